@@ -40,7 +40,9 @@ class Refused(FailoverError):
 
     exit_code = 3
 
-    def __init__(self, guard: str, what: str, *, seen: Sequence[str] = (), where: str = "", next: str = "") -> None:  # noqa: A002 - the field's own word
+    def __init__(
+        self, guard: str, what: str, *, seen: Sequence[str] = (), where: str = "", next: str = ""
+    ) -> None:  # noqa: A002 - the field's own word
         super().__init__(what, where=where, next=next)
         self.guard = guard
         self.seen = tuple(seen)
@@ -99,3 +101,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if names and len(names) <= 12:
         return f"; known: {', '.join(names)}"
     return ""
+
+
+class Conflict(Refused):
+    """A write found another value than the one that it was to replace. Nothing was written by it."""
+
+    def __init__(self, resource: str, expected: str, found: str) -> None:
+        super().__init__(
+            "changed-by-others",
+            f"{resource} was to go from {expected}, but it is {found} now; somebody else changed it",
+            seen=(f"expected {expected}", f"found {found}"),
+            next="find out who changed it and why; then plan again, which starts from what is there now",
+        )

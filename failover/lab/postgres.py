@@ -1,0 +1,227 @@
+"""PostgreSQL in each region: created, replicated and started as a person would do it by hand."""
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from failover.errors import Failed
+from failover.lab import install, process
+from failover.lab.state import Lab, Region
+
+DATABASE = "shop"
+SUPERUSER = "failover"
+APPLICATION = "shop"
+REPLICATOR = "replicator"
+
+# The region's own settings lie beside the data directory: pg_rewind overwrites what is in it with the other's.
+SHARED = """
+include '../region.conf'
+wal_level = replica
+hot_standby = on
+full_page_writes = on
+wal_keep_size = 512MB
+wal_retrieve_retry_interval = 200ms
+wal_receiver_status_interval = 1s
+wal_receiver_timeout = 5s
+wal_sender_timeout = 5s
+max_wal_senders = 8
+max_connections = 60
+shared_buffers = 16MB
+unix_socket_directories = ''
+dynamic_shared_memory_type = mmap
+logging_collector = on
+log_filename = 'postgres.log'
+log_line_prefix = '%m [%p] %u '
+"""
+ACCESS = """
+host all all 127.0.0.0/8 scram-sha-256
+host replication all 127.0.0.0/8 scram-sha-256
+"""
+
+
+def parameters(lab: Lab, region: Region, user: str, database: str = DATABASE) -> dict[str, str | int]:
+    """How to reach a region's PostgreSQL, without the password."""
+    return {
+        "host": region.address,
+        "port": lab.postgres_port,
+        "user": user,
+        "dbname": database,
+        "sslmode": "disable",
+        "gssencmode": "disable",
+    }
+
+
+@contextmanager
+def connected(lab: Lab, region: Region, database: str = DATABASE) -> Iterator[psycopg.Connection]:
+    """A connection as the superuser, each statement on its own."""
+    options = parameters(lab, region, SUPERUSER, database)
+    password = lab.secret(SUPERUSER).read_text()
+    with psycopg.connect(
+        **options, password=password, connect_timeout=3, autocommit=True, target_session_attrs="any"
+    ) as connection:
+        yield connection
+
+
+def ask(lab: Lab, region: Region, question: LiteralString, *values: str) -> object:
+    """The first value of the first row, or None where the server does not answer or has no row."""
+    try:
+        with connected(lab, region) as connection:
+            row = connection.execute(question, values).fetchone()
+    except psycopg.Error:
+        return None
+    return row[0] if row else None
+
+
+def create_primary(lab: Lab, region: Region) -> None:
+    """A new cluster with the shop's table in it."""
+    for name in (SUPERUSER, APPLICATION, REPLICATOR):
+        _private(lab, lab.secret(name), secrets.token_urlsafe(24), ours=True)
+    _home(lab, region)
+    password = region.home / "initdb.password"
+    _private(lab, password, lab.secret(SUPERUSER).read_text())
+    _run(
+        lab, region, "initdb", "--no-sync", "--no-instructions", "--data-checksums", "--encoding=UTF8", "--locale=C",
+        "--auth=scram-sha-256", f"--username={SUPERUSER}", f"--pwfile={password}", "-D", str(region.data),
+    )  # fmt: skip
+    password.unlink()
+    with (region.data / "postgresql.conf").open("a") as file:
+        file.write(SHARED)
+    (region.data / "pg_hba.conf").write_text(ACCESS)
+    start(lab, region)
+    with connected(lab, region, "postgres") as connection:
+        for name, rights in ((APPLICATION, sql.SQL("LOGIN")), (REPLICATOR, sql.SQL("LOGIN REPLICATION"))):
+            role = sql.SQL("CREATE ROLE {} {} PASSWORD {}")
+            connection.execute(role.format(sql.Identifier(name), rights, lab.secret(name).read_text()))
+        database = sql.SQL("CREATE DATABASE {} OWNER {}")
+        connection.execute(database.format(sql.Identifier(DATABASE), sql.Identifier(APPLICATION)))
+    with connected(lab, region) as connection:
+        connection.execute(
+            "CREATE TABLE orders (id text PRIMARY KEY, region text, created timestamptz DEFAULT now())"
+        )
+        connection.execute(sql.SQL("ALTER TABLE orders OWNER TO {}").format(sql.Identifier(APPLICATION)))
+
+
+def create_replica(lab: Lab, region: Region, primary: Region) -> None:
+    """A streaming copy of `primary`, taken while it runs."""
+    _home(lab, region)
+    source = make_conninfo(
+        host=primary.address, port=lab.postgres_port, user=REPLICATOR, passfile=str(region.home / "pgpass"),
+        sslmode="disable", gssencmode="disable",
+    )  # fmt: skip
+    _run(
+        lab, region, "pg_basebackup", "-d", source, "-X", "stream", "-c", "fast", "--no-sync",
+        "-D", str(region.data),
+    )  # fmt: skip
+    become_standby(region)
+    start(lab, region)
+    streams = "SELECT state FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
+    if not process.until(lambda: ask(lab, primary, streams, region.name) is not None, 30, 0.05):
+        raise Failed(f"{region.name} does not stream from {primary.name}", where=said(lab, region))
+
+
+def become_standby(region: Region) -> None:
+    """Whoever starts this data directory from now on gets a read-only standby."""
+    marker = region.data / "standby.signal"
+    marker.touch(0o600)
+    if os.geteuid() == 0:
+        os.chown(marker, *install.owner())
+    for path in (marker, region.data):
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def start(lab: Lab, region: Region) -> None:
+    """Start a region's PostgreSQL as what it is on disk and wait until it answers."""
+    part = f"postgres-{region.name}"
+    argv = [*lab.via, str(lab.binaries / "postgres"), "-D", str(region.data)]
+    server = process.spawn(lab.directory, part, argv, lab.log(part))
+
+    def settled() -> bool:
+        return not process.alive(server) or answers(lab, region)
+
+    if not process.until(settled, 30, 0.05) or not process.alive(server):
+        raise Failed(f"PostgreSQL in {region.name} does not answer", where=said(lab, region))
+
+
+def answers(lab: Lab, region: Region) -> bool:
+    """Whether a region's PostgreSQL takes connections, as primary or as replica."""
+    try:
+        with connected(lab, region, "postgres"):
+            return True
+    except psycopg.Error:
+        return False
+
+
+def running(region: Region) -> list[process.Process]:
+    """The processes of a region's PostgreSQL, whoever started them, server first."""
+    return process.serving(region.data)
+
+
+def kill(region: Region) -> int:
+    """End a region's PostgreSQL as a power cut would, and return how many processes died."""
+    return process.end(lambda: running(region), signal.SIGKILL)
+
+
+def forget_memory(lab: Lab, region: Region) -> None:
+    """Remove the shared memory segment that a killed server left in the kernel."""
+    try:
+        key, number = (region.data / "postmaster.pid").read_text().splitlines()[6].split()
+        segments = [line.split() for line in (process.PROC / "sysvipc" / "shm").read_text().splitlines()[1:]]
+    except (OSError, IndexError, ValueError):
+        return
+    attached = 6
+    for segment in segments:
+        left = segment[:2] == [key, number] and segment[attached] == "0"
+        if left and (ipcrm := shutil.which("ipcrm")):
+            process.run(lab.directory, "ipcrm", [*lab.via, ipcrm, "-m", number])
+
+
+def said(lab: Lab, region: Region) -> str:
+    """The last lines of a server's own logs."""
+    logs = (region.data / "log" / "postgres.log", lab.log(f"postgres-{region.name}"))
+    return process.tail("\n".join(path.read_text(errors="replace") for path in logs if path.exists()))
+
+
+def _home(lab: Lab, region: Region) -> None:
+    region.home.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(region.home, *install.owner())
+    passfile = region.home / "pgpass"
+    _private(lab, passfile, f"*:*:*:{REPLICATOR}:{lab.secret(REPLICATOR).read_text()}\n")
+    others = [other for other in lab.regions.values() if other != region]
+    source = make_conninfo(
+        host=others[0].address, port=lab.postgres_port, user=REPLICATOR, passfile=str(passfile),
+        application_name=region.name, sslmode="disable", gssencmode="disable",
+    )  # fmt: skip
+    settings = {
+        "listen_addresses": region.address,
+        "port": str(lab.postgres_port),
+        "cluster_name": region.name,
+        "primary_conninfo": source,
+    }
+    _private(lab, region.home / "region.conf", "".join(f"{k} = {_quoted(v)}\n" for k, v in settings.items()))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _private(lab: Lab, path: os.PathLike[str], text: str, *, ours: bool = False) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        if not ours and lab.via:
+            os.fchown(handle, *install.owner())
+        file.write(text)
+
+
+def _run(lab: Lab, region: Region, program: str, *arguments: str) -> None:
+    process.run(lab.directory, f"{program}-{region.name}", [*lab.via, str(lab.binaries / program), *arguments])

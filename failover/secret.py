@@ -1,0 +1,104 @@
+"""Secrets: typed, read from the environment or from a file, and struck out of everything that is written."""
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from failover.errors import Failed
+
+_STRUCK = "[secret]"
+_known: set[str] = set()
+_guard = threading.Lock()
+
+
+class Secret:
+    """Where a secret stands, `{env: NAME}` or `{file: PATH}`; its value is read when it is needed."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Mapping[str, str]) -> None:
+        self.source = dict(source)
+
+    def reveal(self) -> str:
+        """The secret itself, for the call that needs it and for nothing else.
+
+        Raises Failed where the variable is not set or the file cannot be read.
+        """
+        [(kind, name)] = self.source.items()
+        if kind == "env":
+            value = os.environ.get(name, "")
+            if not value:
+                raise Failed(
+                    f"the environment variable {name} is not set", next=f"export {name} and run it again"
+                )
+        else:
+            try:
+                value = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                raise Failed(
+                    f"the secret file {name} cannot be read: {reason}", next="make it readable to this user"
+                ) from None
+            if not value:
+                raise Failed(f"the secret file {name} is empty", next="write the secret into it")
+        remember(value)
+        return value
+
+    def __repr__(self) -> str:
+        [(kind, name)] = self.source.items()
+        return f"Secret({kind}: {name})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.source == self.source
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.source.items()))
+
+    @classmethod
+    def _read(cls, value: Any) -> "Secret":
+        if isinstance(value, Secret):
+            return value
+        well_formed = isinstance(value, dict) and len(value) == 1 and set(value) <= {"env", "file"}
+        if not well_formed or not all(isinstance(name, str) and name for name in value.values()):
+            raise ValueError("a secret never stands in a file; write {env: NAME} or {file: PATH}")
+        return cls(value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda secret: secret.source),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "type": "object",
+            "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+            "description": "where a secret stands: {env: NAME} or {file: PATH}",
+        }
+
+
+def remember(value: str) -> None:
+    """From now on `redact` strikes `value` out. Values under four characters would strike out ordinary words."""
+    if len(value) >= 4:
+        with _guard:
+            _known.add(value)
+
+
+def redact(text: str) -> str:
+    """`text` without any secret that this process has read."""
+    for value in sorted(_known, key=len, reverse=True):
+        text = text.replace(value, _STRUCK)
+    return text

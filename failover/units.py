@@ -1,0 +1,55 @@
+"""Durations, as people write them, and the type that files use for them."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str) -> float:
+    """`text` such as `250ms`, `30s`, `2min`, `1h 30m` or `7d` in seconds. Raises ValueError for anything else."""
+    rest = _PART.sub("", text).strip()
+    parts = _PART.findall(text)
+    if rest or not parts:
+        raise ValueError(f"'{text}' is not a duration; write it like 250ms, 30s, 2min, 1h or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def duration(value: float) -> str:
+    """`value` seconds as a person would say it: `0.05 s`, `30 s`, `2 min 4 s`, `3 h 5 min`, `2 d 4 h`."""
+    if value < 1:
+        return f"{value:.2f} s"
+    if value < 10:
+        return f"{value:.1f} s".replace(".0 s", " s")
+    whole = round(value)
+    for size, name, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
+    return f"{whole} s"
+
+
+def _read(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError("a duration is expected, like 30s")
+    if isinstance(value, int | float):
+        if value == 0:
+            return 0.0
+        raise ValueError(f"{value} has no unit; write {value}s, {value}min or {value}h")
+    if isinstance(value, str):
+        return seconds(value)
+    raise ValueError("a duration is expected, like 30s")
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_read),
+    PlainSerializer(lambda value: f"{value:g}s", return_type=str),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|min|m|h|d)", "description": "like 30s"}
+    ),
+]
+"""Seconds, written in a file as `30s`, `2min`, `1h`."""

@@ -1,0 +1,201 @@
+"""An immutable snapshot of what was observed, and the changes that lead from one to the next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from failover.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What could not be observed, and why. It is neither healthy nor dead."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """A route as its router has it: a weight per region, and the TTL in seconds where there is one."""
+
+    weights: Mapping[str, int]
+    ttl: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.weights.items())), self.ttl))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RouteState):
+            return NotImplemented
+        return dict(self.weights) == dict(other.weights) and self.ttl == other.ttl
+
+
+class Role(StrEnum):
+    """What one member of a database is."""
+
+    PRIMARY = "primary"
+    """Takes writes."""
+    FENCED = "fenced"
+    """Was the primary; it has been made to refuse writes, or has been shown to be off."""
+    REPLICA = "replica"
+    """Follows, or would follow, the primary."""
+    DIVERGED = "diverged"
+    """Was the primary on a history that the present one has left; it must be rewound or rebuilt."""
+    STOPPED = "stopped"
+    """Its host answers and says that the server does not run."""
+    UNKNOWN = "unknown"
+    """Could not be asked. It may well be taking writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One copy of a database. `position` counts bytes of history; `lag` is seconds behind the primary.
+
+    `streaming` says whether it receives the primary's writes now. `lost` is how many commits of its own would be
+    discarded if it rejoined, where that could be counted.
+    """
+
+    role: Role
+    position: int | None = None
+    lag: float | None = None
+    streaming: bool = False
+    lost: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """One route going from `before` to `after`. `hold` seconds must pass before anything relies on it."""
+
+    route: str
+    before: RouteState
+    after: RouteState
+    reason: str
+    hold: float = 0.0
+
+    @property
+    def resource(self) -> str:
+        return f"route {self.route}"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """One member of a database going from one role to another. `primary` is the region it then follows, if any."""
+
+    database: str
+    region: str
+    before: Role
+    after: Role
+    reason: str
+    primary: str = ""
+    recovery: bool = False
+    """Takes back the change before it after that could not be completed; no plan lists it."""
+
+    @property
+    def resource(self) -> str:
+        return f"database {self.database}/{self.region}"
+
+
+Change = RouteChange | MemberChange
+
+
+@dataclass(frozen=True, slots=True)
+class CheckId:
+    """One check of one service in one region."""
+
+    service: str
+    check: str
+    region: str
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.check} in {self.region}"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What was observed: routes by id, database members by database and region, checks by id."""
+
+    routes: Mapping[str, RouteState | Unknown] = field(default_factory=dict)
+    databases: Mapping[str, Mapping[str, Member]] = field(default_factory=dict)
+    checks: Mapping[CheckId, Verdict] = field(default_factory=dict)
+
+    def merge(self, other: "World") -> "World":
+        """This world with everything that `other` has seen put over it."""
+        return World(
+            {**self.routes, **other.routes},
+            {**self.databases, **other.databases},
+            {**self.checks, **other.checks},
+        )
+
+    def after(self, change: Change) -> "World":
+        """The world in which `change` has been made and nothing else has moved."""
+        if isinstance(change, RouteChange):
+            return replace(self, routes={**self.routes, change.route: change.after})
+        members = dict(self.databases[change.database])
+        before = members[change.region]
+        following = change.after is Role.REPLICA
+        members[change.region] = replace(
+            before,
+            role=change.after,
+            streaming=following,
+            lag=0.0 if following else None,
+            lost=None,
+            detail="",
+        )
+        if change.after is Role.PRIMARY:
+            for region, member in members.items():
+                if region != change.region and member.role is Role.REPLICA:
+                    members[region] = replace(member, streaming=True, lag=0.0)
+        return replace(self, databases={**self.databases, change.database: members})
+
+
+def encode(change: Change) -> dict[str, Any]:
+    """`change` as plain data, for a journal, a plan or JSON output."""
+    if isinstance(change, RouteChange):
+        return {
+            "route": change.route,
+            "before": {"weights": dict(change.before.weights), "ttl": change.before.ttl},
+            "after": {"weights": dict(change.after.weights), "ttl": change.after.ttl},
+            "reason": change.reason,
+            "hold": change.hold,
+        }
+    return {
+        "database": change.database,
+        "region": change.region,
+        "before": str(change.before),
+        "after": str(change.after),
+        "primary": change.primary,
+        "reason": change.reason,
+        "recovery": change.recovery,
+    }
+
+
+def decode(data: Mapping[str, Any]) -> Change:
+    """The change that `encode` made `data` of. Raises KeyError or ValueError for anything else."""
+    if "route" in data:
+        before, after = (RouteState(data[end]["weights"], data[end]["ttl"]) for end in ("before", "after"))
+        return RouteChange(data["route"], before, after, data["reason"], data["hold"])
+    return MemberChange(
+        data["database"],
+        data["region"],
+        Role(data["before"]),
+        Role(data["after"]),
+        data["reason"],
+        data["primary"],
+        data["recovery"],
+    )
+
+
+def same(one: Change, other: Change) -> bool:
+    """Whether both take the same resource from the same state to the same state, whatever their reasons."""
+    if isinstance(one, RouteChange) and isinstance(other, RouteChange):
+        return (one.route, one.before, one.after) == (other.route, other.before, other.after)
+    if isinstance(one, MemberChange) and isinstance(other, MemberChange):
+        mine = (one.database, one.region, one.before, one.after)
+        return mine == (other.database, other.region, other.before, other.after)
+    return False
