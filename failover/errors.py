@@ -14,7 +14,7 @@ class FailoverError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str = "", next: str = "") -> None:  # noqa: A002 - the field's own word
+    def __init__(self, what: str, *, where: str = "", next: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
@@ -40,9 +40,7 @@ class Refused(FailoverError):
 
     exit_code = 3
 
-    def __init__(
-        self, guard: str, what: str, *, seen: Sequence[str] = (), where: str = "", next: str = ""
-    ) -> None:  # noqa: A002 - the field's own word
+    def __init__(self, guard: str, what: str, *, seen: Sequence[str] = (), where: str = "", next: str = "") -> None:
         super().__init__(what, where=where, next=next)
         self.guard = guard
         self.seen = tuple(seen)

@@ -43,9 +43,7 @@ class Names:
         return found
 
 
-def read(
-    declared: Mapping[str, Input], given: Mapping[str, Any], names: Names, runbook: str
-) -> dict[str, Any]:
+def read(declared: Mapping[str, Input], given: Mapping[str, Any], names: Names, runbook: str) -> dict[str, Any]:
     """The value of every declared input. Raises Usage, naming all that is missing, unknown or of the wrong type."""
     wrong = [
         f"runbook '{runbook}' has no input '{name}'{did_you_mean(name, declared)}"
@@ -60,9 +58,7 @@ def read(
                 values[name] = ""
                 continue
             about = f" ({input_.summary})" if input_.summary else ""
-            wrong.append(
-                f"runbook '{runbook}' needs the input '{name}'{about}: -i {name}={_example(input_, names)}"
-            )
+            wrong.append(f"runbook '{runbook}' needs the input '{name}'{about}: -i {name}={_example(input_, names)}")
             continue
         try:
             values[name] = convert(input_, value, names)
@@ -94,9 +90,7 @@ def convert(input_: Input, value: Any, names: Names) -> Any:
             return value
         case "choice":
             if value not in input_.of:
-                raise ValueError(
-                    f"'{value}' is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}"
-                )
+                raise ValueError(f"'{value}' is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}")
             return value
         case "command":
             if isinstance(value, str) or not all(isinstance(word, str) for word in value) or not value:

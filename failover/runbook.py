@@ -196,7 +196,7 @@ class _Scope:
         self,
         item: Mapping[str, Any],
         at: Loc,
-        ends: Mapping[str, tuple[str, ...]],
+        ends: dict[str, tuple[str, ...]],
         previous: tuple[str, ...],
         after: tuple[str, ...],
         needed: set[str],
@@ -230,9 +230,7 @@ class _Scope:
         if "each" in item:
             return self._each(item, at, values, start, identity)
         if "parallel" in item:
-            self.complain(
-                (*at, "parallel"), "'parallel' belongs to 'each'; other steps use 'needs'", key=True
-            )
+            self.complain((*at, "parallel"), "'parallel' belongs to 'each'; other steps use 'needs'", key=True)
         return self._one(item, at, values, start, identity)
 
     def _each(
@@ -295,14 +293,10 @@ class _Scope:
                     key=True,
                 )
         if len(known) > 1:
-            self.complain(
-                (*at, known[1]), f"a step has one verb, and '{known[0]}' stands here already", key=True
-            )
+            self.complain((*at, known[1]), f"a step has one verb, and '{known[0]}' stands here already", key=True)
         if not verbs:
             self.complain(at, f"this step has no verb; known: {', '.join(VERBS)}")
-        return (
-            self._step(known[0], item[known[0]], (*at, known[0]), values, start, identity) if known else start
-        )
+        return self._step(known[0], item[known[0]], (*at, known[0]), values, start, identity) if known else start
 
     def _step(
         self, verb: str, data: Any, at: Loc, values: Mapping[str, Any], start: tuple[str, ...], identity: str
@@ -337,9 +331,7 @@ class _Scope:
         for loc, kind, name in spec.references():
             if name not in known[kind]:
                 near = did_you_mean(name, known[kind])
-                self.complain(
-                    (*at, *loc), f"{kind} '{name}' is not declared in {topology.document.name}{near}"
-                )
+                self.complain((*at, *loc), f"{kind} '{name}' is not declared in {topology.document.name}{near}")
 
     def _call(self, spec: Call, at: Loc, start: tuple[str, ...], identity: str) -> tuple[str, ...]:
         problems = self.expansion.problems

@@ -34,9 +34,7 @@ class Secret:
         if kind == "env":
             value = os.environ.get(name, "")
             if not value:
-                raise Failed(
-                    f"the environment variable {name} is not set", next=f"export {name} and run it again"
-                )
+                raise Failed(f"the environment variable {name} is not set", next=f"export {name} and run it again")
         else:
             try:
                 value = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
@@ -77,9 +75,7 @@ class Secret:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {
             "type": "object",
             "properties": {"env": {"type": "string"}, "file": {"type": "string"}},

@@ -6,6 +6,7 @@ which `registry` knows.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, field_validator
@@ -172,7 +173,7 @@ class Topology:
 
 def downwards(stages: tuple[int, ...]) -> tuple[int, ...]:
     """Checks that `stages` fall to zero. Raises ValueError where they do not."""
-    falling = all(high > low for high, low in zip(stages, stages[1:], strict=False))
+    falling = all(high > low for high, low in pairwise(stages))
     if not stages or stages[-1] != 0 or not falling:
         raise ValueError("stages must fall and end at 0, like [75, 50, 25, 0]")
     return stages
@@ -217,17 +218,13 @@ class _Reader:
         if isinstance(data, list):
             data = dict.fromkeys(data)
         if not isinstance(data, Mapping):
-            self.complain(
-                ("regions",), "a list of regions is expected, or a mapping with the variables of each"
-            )
+            self.complain(("regions",), "a list of regions is expected, or a mapping with the variables of each")
             return {}
         regions: dict[str, Mapping[str, Any]] = {}
         for name, variables in data.items():
             regions[name] = variables if isinstance(variables, Mapping) else {}
             if variables is not None and not isinstance(variables, Mapping):
-                self.complain(
-                    ("regions", name), "a region's variables are a mapping, like {address: 192.0.2.1}"
-                )
+                self.complain(("regions", name), "a region's variables are a mapping, like {address: 192.0.2.1}")
             if "region" in regions[name]:
                 self.complain(("regions", name, "region"), "'region' is the region's own name", key=True)
         if len(regions) < 2:
@@ -258,9 +255,7 @@ class _Reader:
 
         return read
 
-    def _known(
-        self, region: str, regions: Mapping[str, Any], loc: Loc, who: str, *, key: bool = False
-    ) -> None:
+    def _known(self, region: str, regions: Mapping[str, Any], loc: Loc, who: str, *, key: bool = False) -> None:
         if region not in regions:
             near = did_you_mean(region, regions)
             self.complain(loc, f"{who} region '{region}', which is not declared{near}", key=key)
@@ -285,9 +280,7 @@ class _Reader:
                     region, regions, (*loc, "capacity", region), f"service '{name}' has capacity in", key=True
                 )
             if model.capacity and model.load is None:
-                self.complain(
-                    (*loc, "capacity"), "capacity means nothing without 'load', in the same unit", key=True
-                )
+                self.complain((*loc, "capacity"), "capacity means nothing without 'load', in the same unit", key=True)
             return Service(name, tuple(routes.values()), tuple(checks), model.capacity, model.load)
 
         return read
@@ -304,17 +297,11 @@ class _Reader:
             near = did_you_mean(model.router, routers)
             self.complain((*loc, "router"), f"router '{model.router}' is not declared{near}")
         for region in model.weights:
-            self._known(
-                region, regions, (*loc, "weights", region), f"service '{service}' has a route for", key=True
-            )
+            self._known(region, regions, (*loc, "weights", region), f"service '{service}' has a route for", key=True)
         if not any(model.weights.values()):
-            self.complain(
-                (*loc, "weights"), "all weights are zero; in normal times some region takes traffic"
-            )
+            self.complain((*loc, "weights"), "all weights are zero; in normal times some region takes traffic")
         if len(model.weights) < 2:
-            self.complain(
-                (*loc, "weights"), "a route needs two regions at least; one alone can never be drained"
-            )
+            self.complain((*loc, "weights"), "a route needs two regions at least; one alone can never be drained")
         ttl = None
         if model.ttl is not None:
             ttl = int(model.ttl)

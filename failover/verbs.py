@@ -35,9 +35,7 @@ class Spec(Model):
         return iter(())
 
 
-def _names(
-    field: str, kind: str, names: tuple[str, ...], words: tuple[str, ...] = ALL
-) -> Iterator[Reference]:
+def _names(field: str, kind: str, names: tuple[str, ...], words: tuple[str, ...] = ALL) -> Iterator[Reference]:
     for index, name in enumerate(names):
         if not (len(names) == 1 and name in words):
             yield (field,) if len(names) == 1 else (field, index), kind, name
