@@ -1,4 +1,4 @@
-"""YAML read with positions, as YAML 1.2 means it, in bounded time and memory, and with all of its mistakes at once."""
+"""YAML with positions, as YAML 1.2 means it, within bounds, and with all of its mistakes at once."""
 
 import os
 import re
@@ -18,17 +18,15 @@ from failover.errors import Invalid, Problem
 MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000
 MAX_DEPTH = 64
-MAX_PROBLEMS = 100
 MAX_DIGITS = 4300
+MAX_PROBLEMS = 100
 MAX_SOURCE = 1000
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _UNPRINTABLE = re.compile(
     r"[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
-_TAG_DIRECTIVE = re.compile(r"^%TAG\b", re.MULTILINE)
 _TOKEN = re.compile(r""""(?:[^"\\]|\\.)*"?|'(?:[^']|'')*'?|[\[{]|[^\s,\]}:]+""")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -41,26 +39,23 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 
-# Parts of both parsers' messages, in the order to look for them, and what they mean to a person.
+# What to look for in both parsers' messages, in this order, and what it means to a person.
 _SYNTAX = {
-    "mapping values": "a ':' cannot stand here; check the indentation, or quote the value",
-    "sequence entries": "a '-' item cannot stand here; check the indentation, or quote the value",
+    "not allowed": "{char} cannot stand here; check the indentation, or quote the value",
     "expected ':'": "this key lacks its ':'",
-    "tab character": "a tab cannot indent; use spaces",
-    "'\\t'": "a tab cannot indent; use spaces",
-    "start any token": "a value cannot start with {char!r}; quote it",
+    "tab": "a tab cannot indent; use spaces",
+    "any token": "a value cannot start with {char}; quote it",
     "end of stream": "this quote is never closed",
+    "document start": "the document has ended above; check the indentation",
+    "unexpected document": "a quote that opens on line {start} is not closed before the document ends",
     "escape": "this escape is unknown; write '\\\\' for a backslash, or use single quotes",
     "hexdecimal": "this escape lacks digits; write '\\\\' for a backslash, or use single quotes",
-    "',' or ']'": "the list that starts on line {start} lacks a ',' or its ']'",
-    "',' or '}'": "the mapping that starts on line {start} lacks a ',' or its '}}'",
-    "'-' indicator": "expected a '-' item of the list that starts on line {start}; check the indentation",
-    "expected key": "expected a key of the mapping that starts on line {start}; check indentation and quotes",
-    "<block end>": "this does not continue what starts on line {start}; check indentation and quotes",
-    "node content": "expected a value, not {char!r}; quote it if it is one",
-    "alphabetic or numeric": "'*' and '&' start an alias or an anchor; quote the value",
-    "document start": "the document has ended above; check the indentation",
-    "undefined tag handle": "tags are not allowed; remove it, or quote the value",
+    "',' or": "what opens on line {start} lacks a ',' or its closing bracket",
+    "node content": "expected a value, not {char}; quote it if it is one",
+    "block scalar": "nothing but a comment may follow '|' or '>' on its line",
+    "block": "this does not continue what starts on line {start}; check indentation and quotes",
+    "alphabetic": "'*' and '&' start an alias or an anchor; quote the value",
+    "tag": "tags are not allowed; remove it, or quote the value",
     "directive": "directives are not allowed; remove this line",
 }
 
@@ -97,7 +92,7 @@ class Seq(list[Any]):
 
 @dataclass(frozen=True)
 class Document:
-    """A text and what it says. An aliased value is one object, with the place of its anchor."""
+    """A text and what it says. An alias and its anchor share one object, whose `at` is the anchor's."""
 
     name: str
     text: str
@@ -109,8 +104,8 @@ class Document:
 
     def problem(self, loc: Sequence[str | int], message: str, *, key: bool = False) -> Problem:
         """A problem at that place, with its source line and the width of what stands there."""
-        at, word = self._find(loc, key)
-        return _problem(self.name, self._lines, at, message, word)
+        at, found = self._find(loc, key)
+        return _problem(self.name, self._lines, at, message, found)
 
     @cached_property
     def _lines(self) -> list[str]:
@@ -132,64 +127,63 @@ class Document:
 
 
 def load(path: Path) -> Document:
-    """Read a file. Raises Invalid where it cannot be read, and for what `parse` refuses."""
-    name = str(path)
+    """Read a regular file. Raises Invalid where it cannot be read, and for what `parse` refuses."""
     try:
-        # Not blocking: opening a pipe that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a pipe that nobody writes to waits for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
             if stat.S_ISDIR(found.st_mode):
-                raise _refused(name, "is a directory; name a YAML file in it")
+                raise _refused(str(path), "is a directory; name a file in it")
             if not stat.S_ISREG(found.st_mode):
-                raise _refused(name, "is not a regular file; save its content to a file and name that")
+                raise _refused(str(path), "is not a regular file; save its content to one and name that")
             if found.st_size > MAX_BYTES:
-                raise _too_large(name)
+                raise _too_large(str(path))
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(MAX_BYTES + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise _refused(name, f"cannot be read: {reason}; check the path and its permissions") from None
-    return parse(data, name)
+        raise _refused(str(path), f"cannot be read: {reason}; check the path and its permissions") from None
+    return parse(data, str(path))
 
 
 def parse(text: str | bytes, name: str) -> Document:
     """Read a text whose root is a mapping. Raises Invalid with every mistake up to the first of syntax."""
     if len(text) > MAX_BYTES:
         raise _too_large(name)
-    text = (_decoded(text, name) if isinstance(text, bytes) else text).removeprefix("\ufeff")
+    if isinstance(text, bytes):
+        text = text.decode(errors="surrogateescape")
+    text = text.removeprefix("\ufeff")
     reader = _Reader(text)
     with suppress(_Stop):
         reader.refuse_unprintable() if _UNPRINTABLE.search(text) else reader.read()
     if reader.faults:
         lines = _LINE_BREAK.split(text)
-        raise Invalid(_problem(name, lines, at, message, word) for at, message, word in reader.faults)
+        raise Invalid(_problem(name, lines, *fault) for fault in reader.faults)
     return Document(name, text, reader.root)
 
 
-class _Stop(Exception):  # noqa: N818 - ends a reading, is never seen outside
-    pass
+class _Stop(Exception):
+    """Ends a reading; never seen outside."""
 
 
+@dataclass(slots=True)
 class _Frame:
-    """A mapping or list that is still being read."""
+    """A mapping or list that is still being read; `before` is how many nodes were read before it."""
 
-    __slots__ = ("anchor", "awaits_key", "before", "height", "key", "key_at", "node")
-
-    def __init__(self, node: Map | Seq, anchor: str | None, before: int) -> None:
-        self.node = node
-        self.anchor = anchor
-        self.before = before
-        self.height = 1
-        self.awaits_key = isinstance(node, Map)
-        self.key: str | None = None
-        self.key_at = node.at
+    node: Map | Seq
+    anchor: str | None
+    before: int
+    awaits_key: bool
+    key_at: Mark
+    key: str | None = None
+    height: int = 1
 
 
 class _Reader:
-    """Builds the root from the parser's events. An alias counts as all that it stands for; `anchors` hold value, size and height."""
+    """Builds the root from the parser's events; an alias counts as all that it stands for."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -197,22 +191,23 @@ class _Reader:
         self.root_at = self.seen_to = Mark(1, 1)
         self.faults: list[tuple[Mark, str, Any]] = []
         self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[Any, int, int] | None] = {}
-        self.nodes = 0
-        self.documents = 0
+        self.anchors: dict[str, tuple[Any, int, int] | None] = {}  # value, size, height; None while open
+        self.nodes = self.documents = 0
 
     def refuse_unprintable(self) -> None:
-        hint = "is not allowed; remove it, or write it as an escape in double quotes"
         for number, line in enumerate(_LINE_BREAK.split(self.text), 1):
-            for found in _UNPRINTABLE.finditer(line):
-                self.fault(Mark(number, found.start() + 1), f"the character U+{ord(found[0]):04X} {hint}")
+            if found := _UNPRINTABLE.search(line):
+                code = ord(found[0])
+                what = f"the byte 0x{code & 0xFF:02X} is not UTF-8; save the file as UTF-8"
+                if not 0xDC80 <= code <= 0xDCFF:
+                    what = f"the character U+{code:04X} is not allowed; remove it, or escape it in double quotes"
+                self.fault(Mark(number, found.start() + 1), what, found[0])
 
     def read(self) -> None:
-        # A list of %TAG directives takes libyaml quadratic time.
-        if directive := _TAG_DIRECTIVE.search(self.text):
-            before = _LINE_BREAK.split(self.text[: directive.start()])
-            self.fault(Mark(len(before), 1), "tags are not allowed; remove the %TAG directive")
-            return
+        # libyaml takes quadratic time over many %TAG directives, so none reaches it.
+        if directive := re.search(r"^%TAG", self.text, re.MULTILINE):
+            line = len(_LINE_BREAK.split(self.text[: directive.start()]))
+            self.fault(Mark(line, 1), "tags are not allowed; remove the %TAG directive", fatal=True)
         parser = _Parser(self.text)
         try:
             while event := parser.get_event():
@@ -223,16 +218,14 @@ class _Reader:
             self.fault(self.seen_to, "not valid YAML after this place")
         else:
             if not isinstance(self.root, Map) and not self.faults:
-                self.fault(
-                    self.root_at, f"expected a mapping (key: value) at the top, found {_kind(self.root)}"
-                )
+                self.fault(self.root_at, "the file must hold a mapping (key: value) at its top")
         finally:
             parser.dispose()
 
     def take(self, event: Any) -> None:
         kind = type(event)
         mark = event.start_mark
-        at = self.seen_to = Mark(mark.line + 1, mark.column + 1)
+        at = Mark(mark.line + 1, mark.column + 1)
         if kind is yaml.ScalarEvent:
             self.scalar(event, at)
         elif kind is yaml.MappingStartEvent:
@@ -249,93 +242,83 @@ class _Reader:
                 self.fault(at, "only one document a file is allowed; split the file here", fatal=True)
 
     def scalar(self, event: Any, at: Mark) -> None:
-        self.count(at, 1)
-        if event.tag is not None:
-            self.refuse_tag(event.tag, at)
-        text: str = event.value
-        plain = event.style is None
+        self.count(event, at)
+        value: Any = event.value
+        plain = not event.style
         frame = self.stack[-1] if self.stack else None
         if frame and frame.awaits_key:
-            value: Any = sys.intern(text)
-            self.key(frame, value, at, plain)
+            self.key(frame, sys.intern(value), at, plain)
         else:
-            value = self.resolve(text, at) if plain else text
+            value = self.resolve(value, at) if plain else value
             self.place(value, at)
         if event.anchor:
             self.anchors[event.anchor] = (value, 1, 0)
 
     def key(self, frame: _Frame, key: str, at: Mark, plain: bool) -> None:
-        frame.awaits_key = False
-        frame.key = None
+        frame.awaits_key, frame.key, frame.key_at = False, None, at
         if plain and key == "<<":
-            self.fault(
-                at, "merge keys ('<<') are not allowed; write the keys out, or use an alias as a value", key
-            )
-        elif key in frame.node:
-            first = frame.node.keys_at[key].line if isinstance(frame.node, Map) else 0
+            self.fault(at, "merge keys ('<<') are not allowed; write the keys out", key)
+        elif isinstance(frame.node, Map) and key in frame.node:
+            first = frame.node.keys_at[key].line
             self.fault(at, f"duplicate key {_show(key)}; the first is on line {first}", key)
         else:
-            frame.key, frame.key_at = key, at
+            frame.key = key
 
-    def place(self, value: Any, at: Mark) -> None:
+    def place(self, value: Any, at: Mark, height: int = 0) -> None:
+        self.seen_to = at
         if not self.stack:
             self.root, self.root_at = value, at
             return
         frame = self.stack[-1]
-        node = frame.node
-        if isinstance(node, Seq):
-            node.append(value)
-            node.items_at.append(at)
+        frame.height = max(frame.height, height + 1)
+        if isinstance(frame.node, Seq):
+            frame.node.append(value)
+            frame.node.items_at.append(at)
         elif frame.awaits_key:
             frame.awaits_key, frame.key = False, None
-            self.fault(at, f"a key must be a string, not {_kind(value)}; quote it if it is one")
+            self.fault(at, "a key must be a string; write it out, or quote it")
         else:
             frame.awaits_key = True
             if frame.key is not None:
-                node[frame.key] = value
-                node.keys_at[frame.key] = frame.key_at
-                node.values_at[frame.key] = at
+                frame.node[frame.key] = value
+                frame.node.keys_at[frame.key] = frame.key_at
+                frame.node.values_at[frame.key] = at
 
     def open(self, event: Any, node: Map | Seq) -> None:
-        self.count(node.at, 1)
-        if event.tag is not None:
-            self.refuse_tag(event.tag, node.at)
+        self.count(event, node.at)
         if len(self.stack) >= MAX_DEPTH:
             self.fault(node.at, f"nested more than {MAX_DEPTH} deep; flatten it", fatal=True)
         if event.anchor:
             self.anchors[event.anchor] = None
-        self.stack.append(_Frame(node, event.anchor, self.nodes - 1))
+        self.stack.append(_Frame(node, event.anchor, self.nodes - 1, isinstance(node, Map), node.at))
 
     def close(self) -> None:
         frame = self.stack.pop()
-        if self.stack:
-            self.stack[-1].height = max(self.stack[-1].height, frame.height + 1)
-        # An anchor of the same name further in is the later one, and stays.
+        # The same anchor on something further in is the later one, and stays.
         if frame.anchor and self.anchors[frame.anchor] is None:
             self.anchors[frame.anchor] = (frame.node, self.nodes - frame.before, frame.height)
-        self.place(frame.node, frame.node.at)
+        self.place(frame.node, frame.node.at, frame.height)
 
     def alias(self, name: str, at: Mark) -> None:
         found = self.anchors.get(name)
-        value, size, height = found or (None, 1, 0)
-        self.count(at, size, "aliases expand to ")
         if found is None:
-            reason = (
-                "is used within itself"
-                if name in self.anchors
-                else f"has no anchor {_show('&' + name)} above it"
-            )
+            reason = "is used within itself" if name in self.anchors else "has no anchor above it"
             self.fault(at, f"the alias {_show('*' + name)} {reason}")
-        if len(self.stack) + height > MAX_DEPTH:
-            self.fault(at, f"with this alias, nested more than {MAX_DEPTH} deep; flatten it", fatal=True)
-        if self.stack:
-            self.stack[-1].height = max(self.stack[-1].height, height + 1)
-        self.place(value, at)
-
-    def count(self, at: Mark, size: int, what: str = "") -> None:
+        value, size, height = found or (None, 1, 0)
         self.nodes += size
         if self.nodes > MAX_NODES:
-            self.fault(at, f"{what}more than {MAX_NODES:,} values; split the file", fatal=True)
+            self.fault(at, f"aliases expand to more than {MAX_NODES:,} values; use fewer", fatal=True)
+        if len(self.stack) + height > MAX_DEPTH:
+            self.fault(at, f"this alias nests more than {MAX_DEPTH} deep; flatten it", fatal=True)
+        self.place(value, at, height)
+
+    def count(self, event: Any, at: Mark) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self.fault(at, f"more than {MAX_NODES:,} values; split the file", fatal=True)
+        if event.tag is not None:
+            tag = _show(event.tag.replace("tag:yaml.org,2002:", "!!", 1))
+            self.fault(at, f"tags are not allowed; remove {tag}")
 
     def resolve(self, text: str, at: Mark) -> Any:
         if text in _WORDS:
@@ -354,56 +337,42 @@ class _Reader:
         self.fault(at, "this number is too large; quote it if it is a word", text)
         return None
 
-    def refuse_tag(self, tag: str, at: Mark) -> None:
-        shown = _show(tag.replace("tag:yaml.org,2002:", "!!", 1))
-        self.fault(at, f"tags are not allowed; remove {shown}")
-
     def syntax(self, error: yaml.MarkedYAMLError) -> None:
-        problem = str(error.problem)
+        problem, mark = f"{error.problem} ({error.context})", error.problem_mark
         words = next(
-            (said for part, said in _SYNTAX.items() if part in problem), f"not valid YAML: {problem}"
+            (said for part, said in _SYNTAX.items() if part in problem),
+            "this is not valid YAML here; quote the value",
         )
-        mark, context = error.problem_mark, error.context_mark or error.problem_mark
-        if mark is None or context is None:
-            return self.fault(self.seen_to, words)
-        start = Mark(context.line + 1, context.column + 1)
-        at = Mark(mark.line + 1, mark.column + 1)
-        if not self.text[mark.index :].strip():
-            at = start if error.context_mark else self.seen_to
-        elif words.startswith("this key"):
-            at = start
-        self.fault(at, words.format(start=start.line, char=self.text[mark.index : mark.index + 1]))
+        index = mark.index if mark else len(self.text)
+        start = self.place_of(error.context_mark)
+        at = start if words.startswith("this key") else self.place_of(mark, start)
+        char = self.text[index : index + 1]
+        words = _SYNTAX["tab"] if char == "\t" else words
+        self.fault(at, words.format(start=start.line, char=repr(char) if char else "the end of the file"))
 
-    def fault(self, at: Mark, message: str, word: Any = None, *, fatal: bool = False) -> None:
-        self.faults.append((at, message, word))
-        if len(self.faults) == MAX_PROBLEMS and not fatal:
-            self.faults.append((at, f"{MAX_PROBLEMS} problems already; the rest was not read", word))
-            fatal = True
+    def place_of(self, mark: Any, instead: Mark | None = None) -> Mark:
+        if mark and self.text[mark.index :].strip():
+            return Mark(mark.line + 1, mark.column + 1)
+        return instead or (self.stack[-1].node.at if self.stack else self.root_at)
+
+    def fault(self, at: Mark, message: str, found: Any = None, *, fatal: bool = False) -> None:
+        self.faults.append((at, message, found))
+        if len(self.faults) >= MAX_PROBLEMS and not fatal:
+            self.fault(at, "too many problems; the rest was not read", found, fatal=True)
         if fatal:
             raise _Stop
 
 
-def _problem(name: str, lines: list[str], at: Mark, message: str, word: Any = None) -> Problem:
+def _problem(name: str, lines: list[str], at: Mark, message: str, found: Any) -> Problem:
     source = lines[at.line - 1]
     if len(source) > MAX_SOURCE:
         return Problem(name, *at, message)
-    if isinstance(word, str) and word and source.startswith(word, at.column - 1):
-        width = len(word)
+    if isinstance(found, str) and found and source.startswith(found, at.column - 1):
+        width = len(found)
     else:
         token = _TOKEN.match(source, at.column - 1)
         width = len(token[0]) if token else 1
     return Problem(name, *at, message, _UNPRINTABLE.sub("\ufffd", source), width)
-
-
-def _decoded(data: bytes, name: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        above = _LINE_BREAK.split(data[: error.start].decode())
-        at = Mark(len(above), len(above[-1]) + 1)
-        lines = _LINE_BREAK.split(data.decode(errors="replace"))
-        message = f"not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"
-        raise Invalid([_problem(name, lines, at, message)]) from None
 
 
 def _refused(name: str, message: str) -> Invalid:
@@ -412,18 +381,6 @@ def _refused(name: str, message: str) -> Invalid:
 
 def _too_large(name: str) -> Invalid:
     return _refused(name, f"larger than {MAX_BYTES // 1024**2} MiB; split it")
-
-
-def _kind(value: Any) -> str:
-    return (
-        "a mapping"
-        if isinstance(value, Map)
-        else "a list"
-        if isinstance(value, Seq)
-        else "nothing"
-        if value is None
-        else "a scalar"
-    )
 
 
 def _show(text: str) -> str:
