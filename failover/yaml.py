@@ -160,8 +160,7 @@ def parse(text: str | bytes, name: str) -> Document:
     with suppress(_Stop):
         reader.refuse_unprintable() if _UNPRINTABLE.search(text) else reader.read()
     if reader.faults:
-        lines = _LINE_BREAK.split(text)
-        raise Invalid(_problem(name, lines, *fault) for fault in reader.faults)
+        raise Invalid(_problem(name, reader.lines, *fault) for fault in reader.faults)
     return Document(name, text, reader.root)
 
 
@@ -187,6 +186,8 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.lines = _LINE_BREAK.split(text)
+        self.end = Mark(len(self.lines), len(self.lines[-1]) + 1)
         self.root: Any = None
         self.root_at = self.seen_to = Mark(1, 1)
         self.faults: list[tuple[Mark, str, Any]] = []
@@ -195,7 +196,7 @@ class _Reader:
         self.nodes = self.documents = 0
 
     def refuse_unprintable(self) -> None:
-        for number, line in enumerate(_LINE_BREAK.split(self.text), 1):
+        for number, line in enumerate(self.lines, 1):
             if found := _UNPRINTABLE.search(line):
                 code = ord(found[0])
                 what = f"the byte 0x{code & 0xFF:02X} is not UTF-8; save the file as UTF-8"
@@ -225,7 +226,8 @@ class _Reader:
     def take(self, event: Any) -> None:
         kind = type(event)
         mark = event.start_mark
-        at = Mark(mark.line + 1, mark.column + 1)
+        # libyaml places what is empty at the end of a text without a last line break on a line below it.
+        at = min(Mark(mark.line + 1, mark.column + 1), self.end)
         if kind is yaml.ScalarEvent:
             self.scalar(event, at)
         elif kind is yaml.MappingStartEvent:

@@ -386,6 +386,7 @@ def marks(node: Any) -> list[Mark]:
 @pytest.mark.parametrize("loader", PARSERS)
 @given(text=soups | st.text(string.printable) | st.text() | st.binary())
 @example(text="a: [")
+@example(text="---")
 @example(text="%YAML 1.1")
 @example(text="a:\n\n\n")
 def test_any_text_is_read_or_refused_and_every_place_lies_within_it(loader: Any, text: str | bytes) -> None:
