@@ -70,13 +70,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """One route going from `before` to `after`. `hold` seconds must pass before anything relies on it."""
+    """One route going from `before` to `after`."""
 
     route: str
     before: RouteState
     after: RouteState
     reason: str
-    hold: float = 0.0
 
     @property
     def resource(self) -> str:
@@ -85,14 +84,19 @@ class RouteChange:
 
 @dataclass(frozen=True, slots=True)
 class MemberChange:
-    """One member of a database going from one role to another. `primary` is the region it then follows, if any."""
+    """One member of a database going from one role to another.
+
+    `primary` is the region whose member is, or will be, the primary. `planned` says that the history is complete:
+    the old primary was fenced and its last write was seen in the new one.
+    """
 
     database: str
     region: str
     before: Role
     after: Role
     reason: str
-    primary: str = ""
+    primary: str
+    planned: bool = True
     recovery: bool = False
     """Takes back the change before it after that could not be completed; no plan lists it."""
 
@@ -137,21 +141,23 @@ class World:
         if isinstance(change, RouteChange):
             return replace(self, routes={**self.routes, change.route: change.after})
         members = dict(self.databases[change.database])
-        before = members[change.region]
+        if change.after is Role.PRIMARY:
+            members = {region: replace(member, streaming=False) for region, member in members.items()}
         following = change.after is Role.REPLICA
         members[change.region] = replace(
-            before,
+            members[change.region],
             role=change.after,
             streaming=following,
             lag=0.0 if following else None,
             lost=None,
             detail="",
         )
-        if change.after is Role.PRIMARY:
-            for region, member in members.items():
-                if region != change.region and member.role is Role.REPLICA:
-                    members[region] = replace(member, streaming=True, lag=0.0)
         return replace(self, databases={**self.databases, change.database: members})
+
+    def primaries(self, database: str) -> tuple[str, ...]:
+        """The regions whose member of `database` takes writes, as far as anybody can see."""
+        members = self.databases.get(database, {})
+        return tuple(region for region, member in members.items() if member.role is Role.PRIMARY)
 
 
 def encode(change: Change) -> dict[str, Any]:
@@ -162,7 +168,6 @@ def encode(change: Change) -> dict[str, Any]:
             "before": {"weights": dict(change.before.weights), "ttl": change.before.ttl},
             "after": {"weights": dict(change.after.weights), "ttl": change.after.ttl},
             "reason": change.reason,
-            "hold": change.hold,
         }
     return {
         "database": change.database,
@@ -171,6 +176,7 @@ def encode(change: Change) -> dict[str, Any]:
         "after": str(change.after),
         "primary": change.primary,
         "reason": change.reason,
+        "planned": change.planned,
         "recovery": change.recovery,
     }
 
@@ -179,7 +185,7 @@ def decode(data: Mapping[str, Any]) -> Change:
     """The change that `encode` made `data` of. Raises KeyError or ValueError for anything else."""
     if "route" in data:
         before, after = (RouteState(data[end]["weights"], data[end]["ttl"]) for end in ("before", "after"))
-        return RouteChange(data["route"], before, after, data["reason"], data["hold"])
+        return RouteChange(data["route"], before, after, data["reason"])
     return MemberChange(
         data["database"],
         data["region"],
@@ -187,6 +193,7 @@ def decode(data: Mapping[str, Any]) -> Change:
         Role(data["after"]),
         data["reason"],
         data["primary"],
+        data["planned"],
         data["recovery"],
     )
 

@@ -1,0 +1,104 @@
+"""The plan: what a runbook would do now, in its order, with a hash, and the shape of its path."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from failover.errors import FailoverError
+from failover.guards import Judgement
+from failover.runbook import Runbook, Step
+from failover.steps.actions import Action, Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.verdict import Verdict
+from failover.world import Change, RouteChange, World, encode
+
+
+@dataclass
+class PlannedStep:
+    """One step, what it would do, and what was seen while planning it: verdicts by the action's place."""
+
+    step: Step
+    actions: list[Action] = field(default_factory=list)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> Iterator[Change]:
+        for action in self.actions:
+            if isinstance(action, Changes):
+                yield from action.items
+
+
+@dataclass
+class Plan:
+    """What would happen. `refusal` is why it would not, after the steps that were planned before it."""
+
+    runbook: Runbook
+    steps: list[PlannedStep] = field(default_factory=list)
+    judgements: list[tuple[str, Judgement]] = field(default_factory=list)
+    accepted: frozenset[str] = frozenset()
+    refusal: FailoverError | None = None
+    before: World = field(default_factory=World)
+    after: World = field(default_factory=World)
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for planned in self.steps for change in planned.changes]
+
+    @property
+    def checks(self) -> int:
+        """How many checks and waits for something to be seen the plan holds."""
+        actions = [action for planned in self.steps for action in planned.actions]
+        looks = sum(len(action.checks) for action in actions if isinstance(action, Look))
+        return looks + sum(1 for action in actions if isinstance(action, Settle | CatchUp | Follow))
+
+    @property
+    def hash(self) -> str:
+        """Names exactly this row of changes, checks and commands; reasons and lag do not enter it."""
+        shape = [[planned.step.id, [describe(action) for action in planned.actions]] for planned in self.steps]
+        return _digest([self.runbook.name, shape])
+
+    def fingerprint(self, versions: Mapping[str, str]) -> str:
+        """The shape of the path alone: resources, order, stages, gates, and each provider's path version."""
+        shape = [[planned.step.verb, [_shape(action) for action in planned.actions]] for planned in self.steps]
+        return _digest([shape, dict(sorted(versions.items()))])
+
+
+def describe(action: Action) -> dict[str, Any]:
+    """`action` as plain data, for the plan's hash, its JSON form and a journal."""
+    match action:
+        case Changes(items=items):
+            return {"changes": [{k: v for k, v in encode(item).items() if k != "reason"} for item in items]}
+        case Look(checks=checks, about=about):
+            return {"look": [str(check) for check in checks], "about": about}
+        case Settle(wanted=wanted):
+            return {"settle": {route: dict(state.weights) for route, state in wanted.items()}}
+        case CatchUp(database=database, source=source, target=target):
+            return {"catch_up": database, "source": source, "target": target}
+        case Follow(database=database, region=region):
+            return {"follow": database, "region": region}
+        case Pause(seconds=seconds, why=why):
+            return {"pause": seconds, "why": why}
+        case Run(argv=argv):
+            return {"command": list(argv)}
+        case Ask(message=message):
+            return {"approve": message}
+        case Tell(notifier=notifier, message=message):
+            return {"notify": notifier, "message": message}
+        case Note(text=text):
+            return {"note": text}
+
+
+def _shape(action: Action) -> Any:
+    if not isinstance(action, Changes):
+        return sorted(describe(action))
+    return [
+        [item.resource, sorted(region for region, weight in item.after.weights.items() if not weight)]
+        if isinstance(item, RouteChange)
+        else [item.resource, str(item.before), str(item.after)]
+        for item in action.items
+    ]
+
+
+def _digest(data: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,84 @@
+"""The actuator of a plan: changes are laid over the world, and nothing is written."""
+
+from dataclasses import replace
+
+from failover.engine.estate import Estate
+from failover.engine.loop import drive
+from failover.engine.plan import Plan, PlannedStep
+from failover.errors import FailoverError
+from failover.runbook import Runbook, Step
+from failover.steps.actions import Action, Changes, Look, Run, Scope, Seen
+from failover.verdict import passed, worst
+from failover.world import MemberChange, Role, World
+
+
+def plan(estate: Estate, runbook: Runbook, accepted: frozenset[str], skip: frozenset[str] = frozenset()) -> Plan:
+    """What `runbook` would do now, by the steps' own generators. Reads, and writes nothing.
+
+    A refusal or a failure that can be foreseen ends the plan and stands in its `refusal`. Steps in `skip` are done.
+    """
+    made = Plan(runbook, accepted=accepted)
+    projected = Projected(estate, made)
+    for step in runbook.steps:
+        if step.id in skip:
+            continue
+        made.steps.append(PlannedStep(step))
+        try:
+            drive(step, estate.context, projected, lambda at, found: made.judgements.append((at.id, found)), accepted)
+        except FailoverError as error:
+            made.refusal = error
+            break
+    made.before, made.after = projected.seen, projected.world
+    return made
+
+
+class Projected:
+    """Lays changes over what was seen at first. What only the run can tell has no verdict here."""
+
+    def __init__(self, estate: Estate, made: Plan) -> None:
+        self.estate = estate
+        self.plan = made
+        self.world = World()
+        self.seen = World()
+        self.touched = False
+
+    def observe(self, scope: Scope) -> World:
+        missing = Scope(
+            tuple(route for route in scope.routes if route not in self.seen.routes),
+            tuple(database for database in scope.databases if database not in self.seen.databases),
+            tuple(check for check in scope.checks if check not in self.seen.checks),
+        )
+        if missing != Scope():
+            found = self.estate.observe(missing)
+            self.seen = self.seen.merge(found)
+            self.world = self.world.merge(found)
+        return self.world
+
+    def perform(self, step: Step, action: Action) -> Seen:  # noqa: ARG002 - an actuator is told which step it is
+        planned = self.plan.steps[-1]
+        planned.actions.append(action)
+        if isinstance(action, Changes):
+            self.touched = True
+            for change in action.items:
+                self.world = self.world.after(change)
+                if isinstance(change, MemberChange) and change.after is Role.PRIMARY:
+                    self._expect(change.database)
+        elif isinstance(action, Look) and not self.touched:
+            world = self.observe(Scope(checks=action.checks))
+            verdict = worst(world.checks[check] for check in action.checks)
+            planned.verdicts[len(planned.actions) - 1] = verdict
+            return Seen(world, verdict)
+        elif isinstance(action, Run):
+            self.touched = True
+        return Seen(self.world)
+
+    def _expect(self, database: str) -> None:
+        """Checks that failed for want of this primary are expected to pass; the run will look."""
+        topology = self.estate.topology
+        expected = {
+            check: passed(f"expected once {database} has a primary; will be checked")
+            for check, verdict in self.world.checks.items()
+            for declared in topology.services[check.service].checks
+            if declared.name == check.check and database in declared.needs and not verdict.passed
+        }
+        self.world = replace(self.world, checks={**self.world.checks, **expected})

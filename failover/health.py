@@ -1,0 +1,61 @@
+"""How healthy a region is for a service, judged from the checks that a world holds."""
+
+from collections.abc import Iterable
+
+from failover.topology import Service, Topology
+from failover.verdict import Outcome, Verdict, passed, unknown, worst
+from failover.world import CheckId, World
+
+
+def check_ids(topology: Topology, services: Iterable[str], regions: Iterable[str]) -> tuple[CheckId, ...]:
+    """Every check of `services` in those of `regions` in which they take traffic."""
+    wanted = tuple(regions)
+    return tuple(
+        CheckId(service.name, check.name, region)
+        for service in (topology.services[name] for name in services)
+        for region in wanted
+        if not service.routes or region in service.regions()
+        for check in service.checks
+    )
+
+
+def region_health(service: Service, region: str, world: World) -> Verdict:
+    """The worst of the checks of `service` in `region`; unknown without any.
+
+    A check that needs a database which has no primary at present is set aside when it does not pass: its cause is
+    known and lies elsewhere. It is never the last word: some other check has to pass.
+    """
+    counted: list[Verdict] = []
+    explained: list[str] = []
+    for check in service.checks:
+        identity = CheckId(service.name, check.name, region)
+        verdict = world.checks.get(identity) or unknown(f"{identity} has not been looked at")
+        orphaned = [name for name in check.needs if name in world.databases and not world.primaries(name)]
+        if orphaned and not verdict.passed:
+            explained.append(f"{identity} is set aside: {', '.join(orphaned)} has no primary")
+        else:
+            counted.append(verdict)
+    if not service.checks:
+        return unknown(f"service {service.name} declares no checks")
+    if not counted:
+        return unknown(*explained, f"and no other check of {service.name} says anything")
+    verdict = worst(counted)
+    return passed(*verdict.evidence, *explained) if verdict.passed else verdict
+
+
+def regions_health(topology: Topology, services: Iterable[str], regions: Iterable[str], world: World) -> Verdict:
+    """The worst health of `services` in `regions`."""
+    wanted = tuple(regions)
+    return worst(
+        region_health(service, region, world)
+        for service in (topology.services[name] for name in services)
+        for region in wanted
+        if not service.routes or region in service.regions()
+    )
+
+
+def summary(topology: Topology, region: str, world: World) -> tuple[Outcome, int, int]:
+    """For one line about `region`: its outcome, and how many of how many checks pass."""
+    ids = check_ids(topology, topology.services, [region])
+    good = sum(1 for identity in ids if identity in world.checks and world.checks[identity].passed)
+    return regions_health(topology, topology.services, [region], world).outcome, good, len(ids)
