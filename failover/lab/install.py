@@ -33,6 +33,12 @@ def owner() -> tuple[int, int]:
     return user.pw_uid, user.pw_gid
 
 
+def hand_over(path: Path) -> None:
+    """Give a file to PostgreSQL's user, where that is somebody else."""
+    if os.geteuid() == 0:
+        os.chown(path, *owner(), follow_symlinks=False)
+
+
 def packaged() -> Path:
     """PostgreSQL's programs as they were installed with the `lab` extra."""
     spec = find_spec(PACKAGE)

@@ -47,26 +47,18 @@ host replication all 127.0.0.0/8 scram-sha-256
 """
 
 
-def parameters(lab: Lab, region: Region, user: str, database: str = DATABASE) -> dict[str, str | int]:
-    """How to reach a region's PostgreSQL, without the password."""
-    return {
-        "host": region.address,
-        "port": lab.postgres_port,
-        "user": user,
-        "dbname": database,
-        "sslmode": "disable",
-        "gssencmode": "disable",
-    }
+def conninfo(lab: Lab, region: Region, user: str, database: str = DATABASE) -> str:
+    """How `user` reaches a region's PostgreSQL, with the password."""
+    return make_conninfo(
+        host=region.address, port=lab.postgres_port, user=user, password=lab.secret(user).read_text(),
+        dbname=database, connect_timeout=3, sslmode="disable", gssencmode="disable", target_session_attrs="any",
+    )  # fmt: skip
 
 
 @contextmanager
 def connected(lab: Lab, region: Region, database: str = DATABASE) -> Iterator[psycopg.Connection]:
     """A connection as the superuser, each statement on its own."""
-    options = parameters(lab, region, SUPERUSER, database)
-    password = lab.secret(SUPERUSER).read_text()
-    with psycopg.connect(
-        **options, password=password, connect_timeout=3, autocommit=True, target_session_attrs="any"
-    ) as connection:
+    with psycopg.connect(conninfo(lab, region, SUPERUSER, database), autocommit=True) as connection:
         yield connection
 
 
@@ -83,10 +75,11 @@ def ask(lab: Lab, region: Region, question: LiteralString, *values: str) -> obje
 def create_primary(lab: Lab, region: Region) -> None:
     """A new cluster with the shop's table in it."""
     for name in (SUPERUSER, APPLICATION, REPLICATOR):
-        _private(lab, lab.secret(name), secrets.token_urlsafe(24), ours=True)
+        _private(lab.secret(name), secrets.token_urlsafe(24))
     _home(lab, region)
     password = region.home / "initdb.password"
-    _private(lab, password, lab.secret(SUPERUSER).read_text())
+    _private(password, lab.secret(SUPERUSER).read_text())
+    install.hand_over(password)
     _run(
         lab, region, "initdb", "--no-sync", "--no-instructions", "--data-checksums", "--encoding=UTF8", "--locale=C",
         "--auth=scram-sha-256", f"--username={SUPERUSER}", f"--pwfile={password}", "-D", str(region.data),
@@ -131,8 +124,7 @@ def become_standby(region: Region) -> None:
     """Whoever starts this data directory from now on gets a read-only standby."""
     marker = region.data / "standby.signal"
     marker.touch(0o600)
-    if os.geteuid() == 0:
-        os.chown(marker, *install.owner())
+    install.hand_over(marker)
     for path in (marker, region.data):
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
@@ -161,6 +153,20 @@ def answers(lab: Lab, region: Region) -> bool:
         return False
 
 
+def stored_orders(lab: Lab) -> frozenset[str]:
+    """The ids of the orders in the one database that takes writes now."""
+    writable = [
+        region
+        for region in lab.regions.values()
+        if ask(lab, region, "SELECT current_setting('transaction_read_only')") == "off"
+    ]
+    if len(writable) != 1:
+        names = " and ".join(region.name for region in writable) or "no region"
+        raise Failed(f"{names} has a PostgreSQL that takes writes", where=str(lab.directory))
+    with connected(lab, writable[0]) as connection:
+        return frozenset(row[0] for row in connection.execute("SELECT id FROM orders"))
+
+
 def running(region: Region) -> list[process.Process]:
     """The processes of a region's PostgreSQL, whoever started them, server first."""
     return process.serving(region.data)
@@ -187,39 +193,39 @@ def forget_memory(lab: Lab, region: Region) -> None:
 
 def said(lab: Lab, region: Region) -> str:
     """The last lines of a server's own logs."""
-    logs = (region.data / "log" / "postgres.log", lab.log(f"postgres-{region.name}"))
+    logs = (region.home / "log" / "postgres.log", lab.log(f"postgres-{region.name}"))
     return process.tail("\n".join(path.read_text(errors="replace") for path in logs if path.exists()))
 
 
 def _home(lab: Lab, region: Region) -> None:
     region.home.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        os.chown(region.home, *install.owner())
+    install.hand_over(region.home)
     passfile = region.home / "pgpass"
-    _private(lab, passfile, f"*:*:*:{REPLICATOR}:{lab.secret(REPLICATOR).read_text()}\n")
-    others = [other for other in lab.regions.values() if other != region]
+    _private(passfile, f"*:*:*:{REPLICATOR}:{lab.secret(REPLICATOR).read_text()}\n")
+    install.hand_over(passfile)
+    other = next(other for other in lab.regions.values() if other != region)
     source = make_conninfo(
-        host=others[0].address, port=lab.postgres_port, user=REPLICATOR, passfile=str(passfile),
+        host=other.address, port=lab.postgres_port, user=REPLICATOR, passfile=str(passfile),
         application_name=region.name, sslmode="disable", gssencmode="disable",
     )  # fmt: skip
     settings = {
         "listen_addresses": region.address,
         "port": str(lab.postgres_port),
         "cluster_name": region.name,
+        "log_directory": str(region.home / "log"),
         "primary_conninfo": source,
     }
-    _private(lab, region.home / "region.conf", "".join(f"{k} = {_quoted(v)}\n" for k, v in settings.items()))
+    configuration = region.home / "region.conf"
+    _private(configuration, "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items()))
+    install.hand_over(configuration)
 
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _private(lab: Lab, path: os.PathLike[str], text: str, *, ours: bool = False) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        if not ours and lab.via:
-            os.fchown(handle, *install.owner())
+def _private(path: os.PathLike[str], text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
 
 

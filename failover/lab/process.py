@@ -190,6 +190,6 @@ def _read(pid: int, name: str) -> bytes:
 
 def _cwd(pid: int) -> str:
     try:
-        return os.readlink(PROC / str(pid) / "cwd")
+        return str((PROC / str(pid) / "cwd").readlink())
     except OSError:
         return ""

@@ -12,6 +12,7 @@ from typing import Any
 from failover.errors import FailoverError, Locked, Usage
 from failover.lab.process import until
 
+LOOPBACK = "127.0.0.1"
 FILE = "lab.json"
 _NEW = "lab.json.new"
 
@@ -64,7 +65,7 @@ class Lab:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.api_port}"
+        return f"http://{LOOPBACK}:{self.api_port}"
 
     def log(self, part: str) -> Path:
         return self.directory / "logs" / f"{part}.log"
@@ -75,7 +76,9 @@ class Lab:
     def region(self, name: str) -> Region:
         if name not in self.regions:
             known = ", ".join(self.regions)
-            raise Usage(f"there is no region '{name}' in the lab", where=str(self.directory), next=f"use one of: {known}")
+            raise Usage(
+                f"there is no region '{name}' in the lab", where=str(self.directory), next=f"use one of: {known}"
+            )
         return self.regions[name]
 
 
