@@ -15,13 +15,13 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionClosedError,
-    ConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as NotConnectedError
 from botocore.parsers import ResponseParserError
 from pydantic import Field, field_validator
 
@@ -239,14 +239,14 @@ class Api:
             )
         if isinstance(error, _NO_CREDENTIALS):
             return f"there are no usable AWS credentials: {said}", "set 'profile', or export AWS_PROFILE"
-        if isinstance(error, ConnectionError | HTTPClientError):
+        if isinstance(error, NotConnectedError | HTTPClientError):
             endpoint = self.config.endpoint or "route53.amazonaws.com"
             return f"Route 53's API at {endpoint} does not answer: {said}", "check the network from here to it"
         return f"Route 53 says {code or type(error).__name__}: {said}", "correct what it names, then try again"
 
 
 def canonical(name: str) -> str:
-    """`name` in lower case, with its final dot, and with the API's octal escapes undone, as in `\\052.example.com`."""
+    """`name` in lower case, with its final dot, and with the API's octal escapes undone, as in `\\052`."""
     plain = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), name)
     return plain.lower().rstrip(".") + "."
 

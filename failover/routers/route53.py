@@ -23,6 +23,7 @@ from failover.errors import Conflict, Failed, Refused, did_you_mean
 from failover.ports import Mistake, RouteSpec
 from failover.routers._dns import Server, Unanswered, answer, ask, each
 from failover.routers._route53_api import Api, RecordSet, Rejected, Route53Config, canonical
+from failover.routers._words import say
 from failover.schema import Model
 from failover.verdict import Verdict, failed, passed, unknown, worst
 from failover.world import RouteChange, RouteState, Unknown
@@ -97,6 +98,7 @@ class Route53:
         self._in_sync: dict[str, tuple[bool, float]] = {}
         self._servers: tuple[Server, ...] | None = config.name_servers or None
         self._guard = threading.Lock()
+        self._asking = threading.Lock()
 
     @classmethod
     def mistakes(cls, spec: RouteSpec) -> Iterable[Mistake]:
@@ -143,12 +145,8 @@ class Route53:
         refusal = ""
         for _ in range(_ROUNDS):
             before = self._expected(changes, deadline)
-            after = {
-                c.route: before[c.route].at(c.after)
-                for c in changes
-                if before[c.route].at(c.after) != before[c.route]
-            }
-            batch = self._batch([(before[route], group) for route, group in after.items()])
+            after = {change.route: before[change.route].at(change.after) for change in changes}
+            batch = self._batch([(before[r], group) for r, group in after.items() if group != before[r]])
             if not batch:
                 return ""
             if batch == sent:
@@ -246,6 +244,12 @@ class Route53:
                 raise Conflict(change.resource, say(change.before), group.why)
             if group.state != change.before:
                 raise Conflict(change.resource, say(change.before), say(group.state))
+            if change.after.ttl is not None and group.state.ttl is None:
+                raise Refused(
+                    "ttl-unsupported",
+                    f"{change.resource} would get a TTL, but its records are aliases, whose targets set it",
+                    next="leave 'ttl' out of this route",
+                )
             groups[change.route] = group
         return groups
 
@@ -268,7 +272,7 @@ class Route53:
         return batch
 
     def _synced(self, change: str, deadline: float) -> bool:
-        with self._guard:
+        with self._asking:
             done, asked = self._in_sync.get(change, (False, -_STILL_NEWS))
             # All routes of a batch share one change; asking for each would spend the account's five calls a second.
             if not done and self.clock.monotonic() - asked >= _STILL_NEWS:
@@ -310,12 +314,6 @@ class Route53:
             if values[region] and (1 - wanted.weights[region] / whole) ** _SAMPLES < _SURELY_SEEN:
                 return unknown(f"{at} did not answer with {region} in {_SAMPLES} answers")
         return passed(f"{at} answers so: {', '.join(sorted(on))}")
-
-
-def say(state: RouteState) -> str:
-    """`state` for a person: each region's weight, and the TTL."""
-    weights = ", ".join(f"{region} {weight}" for region, weight in state.weights.items())
-    return weights if state.ttl is None else f"{weights}, TTL {state.ttl} s"
 
 
 def _identifiers(spec: RouteSpec) -> Mapping[str, str]:
