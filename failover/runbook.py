@@ -47,7 +47,7 @@ class Step:
 
     id: str
     verb: str
-    spec: Spec
+    spec: Any
     after: tuple[str, ...]
     place: str
 

@@ -39,6 +39,8 @@ class _Move:
     def target(self, spec: verbs.Promote, world: World) -> str:
         """The region to go to; empty where the primary is not in the region to be left."""
         members = world.databases[self.database]
+        if spec.back_to and self.context.topology.databases[self.database].primary != spec.back_to:
+            return ""
         if spec.to or spec.back_to:
             return self._declared(spec.to or spec.back_to, members)
         primary = self._primary(world)
@@ -76,7 +78,7 @@ class _Move:
         for region, member in world.databases[self.database].items():
             if primary and region != primary and member.role in (Role.FENCED, Role.DIVERGED, Role.STOPPED):
                 world = yield from self._make_replica(region, primary, world)
-        return world
+        return (yield from self._repoint(primary, world)) if primary else world
 
     def _switch_over(self, source: str, target: str, world: World) -> Part:
         if self._role(source, world) is Role.PRIMARY:
@@ -238,7 +240,5 @@ class _Move:
         )
 
 
-def _databases(context: Context, spec: verbs.Promote) -> list[str]:
-    declared = context.topology.databases
-    chosen = declared if spec.databases == verbs.ALL else spec.databases
-    return [name for name in chosen if not spec.back_to or declared[name].primary == spec.back_to]
+def _databases(context: Context, spec: verbs.Promote) -> tuple[str, ...]:
+    return tuple(context.topology.databases) if spec.databases == verbs.ALL else spec.databases

@@ -73,6 +73,12 @@ def shift(context: Context, spec: verbs.Shift, world: World) -> Steps:
     yield from _settle(context, wanted, wait_out=True)
 
 
+def require(verdict: Verdict | None, what: str) -> None:
+    """Raise Failed, saying `what`, where a verdict is there and does not pass."""
+    if verdict is not None and not verdict.passed:
+        raise Failed(f"{what}: {'; '.join(verdict.evidence)}", next="see to what is named, then resume the run")
+
+
 def _stage(
     context: Context,
     spec: verbs.Drain | verbs.Restore,
@@ -137,13 +143,8 @@ def _settle(
     if not wanted:
         return None
     seen = yield Settle(wanted, context.topology.drain.settle, wait_out)
-    _require(seen.verdict, "the routers do not all answer with the new weights")
+    require(seen.verdict, "the routers do not all answer with the new weights")
     return seen
-
-
-def _require(verdict: Verdict | None, what: str) -> None:
-    if verdict is not None and not verdict.passed:
-        raise Failed(f"{what}: {'; '.join(verdict.evidence)}", next="see to what is named, then resume the run")
 
 
 def _differences(

@@ -1,0 +1,327 @@
+"""The actuator of a run: every write is journalled before and after, and what it left open is read back."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from failover.engine.estate import Estate
+from failover.engine.gather import gather
+from failover.engine.journal import Journal
+from failover.engine.process import run_command
+from failover.engine.readback import Readback
+from failover.engine.record import Record, command_key
+from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
+from failover.runbook import Step
+from failover.secret import Secret
+from failover.steps.actions import (
+    Action,
+    Ask,
+    CatchUp,
+    Changes,
+    Follow,
+    Look,
+    Note,
+    Pause,
+    Run,
+    Scope,
+    Seen,
+    Settle,
+    Tell,
+)  # fmt: skip
+from failover.units import duration
+from failover.verdict import Verdict, failed, passed, unknown, worst
+from failover.world import Change, Member, MemberChange, Role, RouteChange, World, encode, same
+
+_SOONEST, _LATEST = 0.05, 1.0
+"""Seconds between two looks at something that is waited for: at first, and at the most."""
+
+
+@dataclass
+class Hands:
+    """What a run needs of the person or program that started it. `approve` answers yes, no, or None for nobody."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    approve: Callable[[str, str], bool | None] = lambda _, __: None
+    progress: Callable[[str, str], None] = lambda _, __: None
+
+
+class Live:
+    """Makes changes through the ports. `expected` are the changes of the approved plan, by step; no other is made."""
+
+    def __init__(
+        self, estate: Estate, journal: Journal, record: Record, hands: Hands, expected: Mapping[str, list[Change]]
+    ) -> None:
+        self.estate = estate
+        self.journal = journal
+        self.record = record
+        self.hands = hands
+        self.expected = {step: list(changes) for step, changes in expected.items()}
+        self.world = World()
+        self._turn = threading.RLock()
+
+    def observe(self, scope: Scope) -> World:
+        found = self.estate.observe(scope)
+        proven = {
+            name: {region: self._proven(name, region, member) for region, member in members.items()}
+            for name, members in found.databases.items()
+        }
+        return self._merge(replace(found, databases=proven))
+
+    def perform(self, step: Step, action: Action) -> Seen:
+        if not isinstance(action, CatchUp) and not (isinstance(action, Changes) and not action.stoppable):
+            self._stop_here(step)
+        match action:
+            case Changes():
+                return Seen(self._change(step, action))
+            case Look():
+                return self._look(step, action)
+            case Settle():
+                return self._settle(step, action)
+            case CatchUp():
+                database = self.estate.databases[action.database]
+                verdict = database.caught_up(action.source, action.target, action.within)
+                return self._seen(step, f"{action.database}: {action.target} has caught up", verdict)
+            case Follow():
+                return self._follow(step, action)
+            case Pause():
+                self.hands.progress(step.id, f"{action.why}: {duration(action.seconds)}")
+                self._sleep(step, action.seconds)
+                return Seen(self.world)
+            case Run():
+                return self._run(step, action)
+            case Ask():
+                return self._ask(step, action)
+            case Tell():
+                return self._tell(step, action)
+            case Note():
+                self.journal.append("note", step=step.id, text=action.text)
+                return Seen(self.world)
+
+    def _change(self, step: Step, action: Changes) -> World:
+        for change in action.items:
+            self._planned(step, change)
+        batches: dict[str, list[Change]] = {}
+        for change in action.items:
+            batches.setdefault(self._port(change), []).append(change)
+        numbers = {}
+        for port, changes in batches.items():
+            event = self.journal.append("intent", step=step.id, port=port, changes=[encode(one) for one in changes])
+            numbers[port] = event["seq"]
+        writes = {port: partial(self._write, numbers[port], changes) for port, changes in batches.items()}
+        errors = (
+            [write() for write in writes.values()]
+            if len(writes) == 1
+            else list(gather(writes, lambda port: Indeterminate(f"{port} did not answer in time")).values())
+        )
+        if any(isinstance(change, MemberChange) for change in action.items):
+            moved = dict.fromkeys(change.database for change in action.items if isinstance(change, MemberChange))
+            self.observe(Scope(databases=tuple(moved)))
+        for error in errors:
+            if error is not None:
+                raise error
+        return self.world
+
+    def _write(self, number: int, changes: list[Change]) -> FailoverError | None:
+        readback = Readback(self.estate, self.hands)
+        made: list[int] | None = []
+        receipt, problem = "", None
+        try:
+            receipt = readback.write(changes)
+            made = list(range(len(changes)))
+        except Indeterminate as error:
+            made, problem = readback.resolve(changes, self.record.intents[number].at, error)
+        except FailoverError as error:
+            problem = error
+        if made is not None:
+            self.settle_intent(number, changes, made, receipt, problem)
+        return problem
+
+    def settle_intent(
+        self, number: int, changes: list[Change], made: list[int], receipt: str, problem: FailoverError | None
+    ) -> None:
+        """Journal what became of an intent, and take what was made into the world."""
+        result = "done" if len(made) == len(changes) else "partly" if made else "failed"
+        error = {"error": problem.what} if problem else {}
+        self.journal.append("outcome", intent=number, result=result, made=made, receipt=receipt, **error)
+        with self._turn:
+            for place in made:
+                change = changes[place]
+                if isinstance(change, RouteChange) or change.database in self.world.databases:
+                    self.world = self.world.after(change)
+
+    def _planned(self, step: Step, change: Change) -> None:
+        if isinstance(change, MemberChange) and change.recovery:
+            return
+        left = self.expected.get(step.id, [])
+        for index, expected in enumerate(left):
+            if same(expected, change):
+                del left[: index + 1]
+                return
+        raise Refused(
+            "plan-changed",
+            f"the approved plan does not hold {change.resource} going from {change.before} to {change.after}",
+            where=f"step {step.id}, {step.place}",
+            next="something moved since the plan was made; resume the run to see and approve what is left to do",
+        )
+
+    def _look(self, step: Step, action: Look) -> Seen:
+        self.hands.progress(step.id, f"looking at {action.about}: {len(action.checks)} checks")
+        needed = {
+            name
+            for check in action.checks
+            for declared in self.estate.topology.services[check.service].checks
+            if declared.name == check.check
+            for name in declared.needs
+        }
+        world = self.observe(Scope(databases=tuple(sorted(needed)), checks=action.checks))
+        verdict = worst(world.checks[check] for check in action.checks)
+        return self._seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
+
+    def _settle(self, step: Step, action: Settle) -> Seen:
+        clock = self.estate.clock
+        deadline = clock.monotonic() + action.within
+        waiting = dict(action.wanted)
+        receipts = {
+            change.route: intent.receipt
+            for intent in self.record.intents.values()
+            for change in intent.changes
+            if isinstance(change, RouteChange) and intent.outcome == "done"
+        }
+        pause = _SOONEST
+        while True:
+            verdicts = {}
+            for route, wanted in waiting.items():
+                router = self.estate.routers[self.estate.topology.routes[route].router]
+                verdicts[route] = router.settled(route, wanted, receipts.get(route, ""))
+            waiting = {route: state for route, state in waiting.items() if not verdicts[route].passed}
+            if not waiting:
+                break
+            found = worst(verdicts.values())
+            if clock.monotonic() >= deadline:
+                return self._seen(step, "settled", found)
+            self.hands.progress(step.id, f"settling: {'; '.join(found.evidence)}")
+            self._sleep(step, pause)
+            pause = min(2 * pause, _LATEST)
+        self.journal.append("settled", step=step.id, routes=list(action.wanted))
+        if action.wait_out:
+            self._wait_out(step, action)
+        return Seen(self.world, passed())
+
+    def _wait_out(self, step: Step, action: Settle) -> None:
+        """Until no answer that was given before this run's changes can still be in a cache."""
+        now = self.estate.clock.wall()
+        left = 0.0
+        for route in action.wanted:
+            made = self.record.before(route)
+            if isinstance(made, RouteChange) and made.before.ttl:
+                since = now - self.record.settled.get(route, now)
+                left = max(left, min(made.before.ttl - since, made.before.ttl))
+        if left > 0:
+            self.hands.progress(step.id, f"waiting out the TTL: {duration(left)}")
+            self._sleep(step, left)
+
+    def _follow(self, step: Step, action: Follow) -> Seen:
+        clock = self.estate.clock
+        deadline = clock.monotonic() + action.within
+        pause = _SOONEST
+        while True:
+            member = self.observe(Scope(databases=(action.database,))).databases[action.database][action.region]
+            if (
+                member.role is Role.REPLICA
+                and member.streaming
+                and member.lag is not None
+                and member.lag <= action.lag
+            ):
+                verdict = passed(f"{action.region} is {duration(member.lag)} behind")
+                break
+            lag = "an unknown time" if member.lag is None else duration(member.lag)
+            state = f"{action.region} is {member.role}, {lag} behind" + (
+                f" ({member.detail})" if member.detail else ""
+            )
+            verdict = failed(state) if member.role is not Role.UNKNOWN else unknown(state)
+            if clock.monotonic() >= deadline:
+                break
+            self.hands.progress(step.id, f"waiting: {state}")
+            self._sleep(step, pause)
+            pause = min(2 * pause, _LATEST)
+        return self._seen(step, f"{action.database}: {action.region} follows", verdict)
+
+    def _run(self, step: Step, action: Run) -> Seen:
+        key = command_key(action.argv)
+        if key in self.record.steps[step.id].answered:
+            return Seen(self.world, passed("it has been run already"))
+        env = {name: value.reveal() if isinstance(value, Secret) else value for name, value in action.env.items()}
+        number = self.journal.append("intent", step=step.id, command=list(action.argv))["seq"]
+        try:
+            code, lines = run_command(
+                action.argv,
+                env,
+                action.timeout,
+                lambda pid: self._note_pid(number, pid),
+                partial(self.hands.progress, step.id),
+            )
+        except Failed as error:
+            self.journal.append("outcome", intent=number, result="failed", error=str(error))
+            raise
+        result = "done" if code == 0 else "failed"
+        self.journal.append("outcome", intent=number, result=result, exit_code=code, output=lines)
+        last = f": {lines[-1]}" if lines else ""
+        words = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
+        line = f"{action.argv[0]} {words}{last if code else ''}"
+        return Seen(self.world, passed(line) if code == 0 else failed(line))
+
+    def _note_pid(self, number: int, pid: int) -> None:
+        self.journal.append("spawned", intent=number, pid=pid)
+
+    def _ask(self, step: Step, action: Ask) -> Seen:
+        key = f"approve {action.message}"
+        if key not in self.record.steps[step.id].answered:
+            answer = self.hands.approve(step.id, action.message)
+            if answer is None:
+                raise Interrupted(
+                    f"step {step.id} waits for approval: {action.message}",
+                    next=f"failover resume {self.record.id} --approve {step.id}",
+                )
+            if not answer:
+                raise Failed(
+                    f"step {step.id} was not approved: {action.message}", next="resume the run to be asked again"
+                )
+            self.journal.append("answered", step=step.id, what=key)
+        return Seen(self.world, passed())
+
+    def _tell(self, step: Step, action: Tell) -> Seen:
+        key = f"notify {action.notifier} {action.message}"
+        if key not in self.record.steps[step.id].answered:
+            self.estate.notifiers[action.notifier].send(action.message)
+            self.journal.append("answered", step=step.id, what=key)
+        return Seen(self.world, passed())
+
+    def _seen(self, step: Step, what: str, verdict: Verdict) -> Seen:
+        self.journal.append(
+            "check", step=step.id, what=what, outcome=str(verdict.outcome), evidence=list(verdict.evidence)
+        )
+        return Seen(self.world, verdict)
+
+    def _port(self, change: Change) -> str:
+        if isinstance(change, RouteChange):
+            return f"router {self.estate.topology.routes[change.route].router}"
+        return f"database {change.database}"
+
+    def _proven(self, database: str, region: str, member: Member) -> Member:
+        if member.role in (Role.UNKNOWN, Role.STOPPED) and (database, region) in self.record.proofs:
+            return replace(member, role=Role.FENCED, position=None, detail=f"fenced by its device; {member.detail}")
+        return member
+
+    def _merge(self, found: World) -> World:
+        with self._turn:
+            self.world = self.world.merge(found)
+            return self.world
+
+    def _sleep(self, step: Step, seconds: float) -> None:
+        if not self.estate.clock.sleep(seconds, self.hands.stop):
+            self._stop_here(step)
+
+    def _stop_here(self, step: Step) -> None:
+        if self.hands.stop.is_set():
+            raise Interrupted(f"stopped in step {step.id}, between two changes")

@@ -1,0 +1,91 @@
+"""Writes through a port, and the answer to: did it happen?"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from failover.engine.estate import Estate
+from failover.errors import Conflict, FailoverError, Indeterminate
+from failover.errors import Failed as NotDone
+from failover.secret import redact
+from failover.world import Change, Member, MemberChange, Role, RouteChange, RouteState, Unknown
+
+if TYPE_CHECKING:
+    from failover.engine.live import Hands
+
+_EVERY = 0.5
+
+
+class Readback:
+    """One batch of changes of one port: write it, and where the answer was lost, read what is there instead."""
+
+    def __init__(self, estate: Estate, hands: "Hands") -> None:
+        self.estate = estate
+        self.hands = hands
+
+    def write(self, changes: Sequence[Change]) -> str:
+        """Make `changes`. Raises what ports raise; anything unforeseen counts as Indeterminate."""
+        try:
+            routes = [change for change in changes if isinstance(change, RouteChange)]
+            if routes:
+                return self.estate.routers[self._router(routes[0])].write(routes)
+            [member] = [change for change in changes if isinstance(change, MemberChange)]
+            return self.estate.databases[member.database].write(member)
+        except FailoverError:
+            raise
+        except Exception as error:  # whatever a provider lets through, the write may have happened
+            raise Indeterminate(f"{type(error).__name__}: {redact(str(error))}") from error
+
+    def resolve(
+        self, changes: Sequence[Change], begun: float, cause: FailoverError | None
+    ) -> tuple[list[int] | None, FailoverError | None]:
+        """Which of `changes`, by their places, a write begun at `begun` made, and the error where not all; None where
+        that cannot be told.
+
+        A write may still arrive until the port's own time limit is over, so an old value is not believed before.
+        """
+        clock = self.estate.clock
+        latest = begun + self._timeout(changes[0])
+        while True:
+            found = [self._now(change) for change in changes]
+            made = [
+                place
+                for place, (state, change) in enumerate(zip(found, changes, strict=True))
+                if _is(state, change.after)
+            ]
+            if len(made) == len(changes):
+                return made, None
+            left = latest - clock.wall()
+            if left <= 0:
+                break
+            self.hands.progress("", f"reading back {changes[0].resource}: {found[0]}; {left:.0f} s to be sure")
+            clock.sleep(min(left, _EVERY))
+        names = "; ".join(f"{change.resource} is {state}" for change, state in zip(changes, found, strict=True))
+        why = f" ({cause.what})" if cause else ""
+        if any(isinstance(state, Unknown) for state in found):
+            return None, Indeterminate(
+                f"a write may or may not have happened{why}, and reading back does not tell: {names}",
+                next="make it answer again, then resume the run, which reads it back before anything else",
+            )
+        for place, (state, change) in enumerate(zip(found, changes, strict=True)):
+            if isinstance(change, RouteChange) and place not in made and not _is(state, change.before):
+                return made, Conflict(change.resource, str(change.before), str(state))
+        return made, NotDone(
+            f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"
+        )
+
+    def _now(self, change: Change) -> RouteState | Member | Unknown:
+        if isinstance(change, RouteChange):
+            return self.estate.routers[self._router(change)].read([change.route])[change.route]
+        return self.estate.databases[change.database].read()[change.region]
+
+    def _router(self, change: RouteChange) -> str:
+        return self.estate.topology.routes[change.route].router
+
+    def _timeout(self, change: Change) -> float:
+        if isinstance(change, RouteChange):
+            return self.estate.routers[self._router(change)].write_timeout
+        return self.estate.databases[change.database].write_timeout
+
+
+def _is(found: RouteState | Member | Unknown, wanted: RouteState | Role) -> bool:
+    return found.role is wanted if isinstance(found, Member) else found == wanted

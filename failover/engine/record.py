@@ -1,0 +1,151 @@
+"""What a run's events add up to. Pure: the same events give the same record on any machine."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from failover.engine.journal import Event
+from failover.world import Change, RouteChange, decode
+
+OPEN = ("running", "stopped")
+"""The states of a run that still holds its regions."""
+
+
+@dataclass
+class StepRecord:
+    """One step so far: `running`, `done`, `failed` or `skipped`, with its times in seconds since the epoch."""
+
+    status: str = "running"
+    started: float = 0.0
+    ended: float | None = None
+    error: str = ""
+    answered: set[str] = field(default_factory=set)
+    """What must not be done twice and has been done: commands, approvals and messages, by their texts."""
+
+
+@dataclass
+class Intent:
+    """A write that was decided on: `outcome` is done, partly, failed or, while nobody knows, empty."""
+
+    number: int
+    step: str
+    changes: tuple[Change, ...]
+    at: float
+    command: tuple[str, ...] = ()
+    outcome: str = ""
+    made: tuple[Change, ...] = ()
+    receipt: str = ""
+    pid: int = 0
+
+
+@dataclass
+class Record:
+    """One run: what it was to do, what it did, and how it stands."""
+
+    id: str
+    events: int = 0
+    started: Mapping[str, Any] = field(default_factory=dict)
+    owner: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "empty"
+    exit_code: int = 0
+    error: str = ""
+    at: float = 0.0
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    intents: dict[int, Intent] = field(default_factory=dict)
+    settled: dict[str, float] = field(default_factory=dict)
+    """When each route was first seen to have settled after its last change."""
+    notes: list[str] = field(default_factory=list)
+    accepted: dict[str, str] = field(default_factory=dict)
+    """The guards that were waived, each with its reason."""
+
+    @property
+    def finished(self) -> frozenset[str]:
+        """The steps that need not be done any more."""
+        return frozenset(name for name, step in self.steps.items() if step.status in ("done", "skipped"))
+
+    @property
+    def pending(self) -> list[Intent]:
+        """The writes of which nobody knows whether they happened."""
+        return [intent for intent in self.intents.values() if not intent.outcome]
+
+    @property
+    def applied(self) -> list[Change]:
+        """Every change that was made, oldest first."""
+        return [change for intent in self.intents.values() for change in intent.made]
+
+    @property
+    def proofs(self) -> set[tuple[str, str]]:
+        """The members that a fencing device has shown to be off, and that nothing has been done to since."""
+        proven: set[tuple[str, str]] = set()
+        for change in self.applied:
+            if not isinstance(change, RouteChange):
+                fenced = change.after == "fenced" and not change.planned
+                (proven.add if fenced else proven.discard)((change.database, change.region))
+        return proven
+
+    def before(self, route: str) -> Change | None:
+        """The last change of `route` that was made."""
+        made = [change for change in self.applied if isinstance(change, RouteChange) and change.route == route]
+        return made[-1] if made else None
+
+    def add(self, event: Event) -> None:
+        """Take one more event in."""
+        self.events, self.at = event["seq"], event["at"]
+        match event["kind"]:
+            case "run-started":
+                self.started, self.owner, self.status = event, event["owner"], "running"
+                self.accepted = dict(event["accepted"])
+            case "run-adopted":
+                self.owner, self.status, self.error = event["owner"], "running", ""
+            case "run-stopped":
+                self.status, self.error, self.exit_code = "stopped", event["error"], event["exit_code"]
+            case "run-ended":
+                self.status, self.error = event["status"], event.get("error", "")
+                self.exit_code = event["exit_code"]
+            case "step-started":
+                self.steps.setdefault(event["step"], StepRecord(started=event["at"])).status = "running"
+            case "step-done" | "step-failed" | "step-skipped" as kind:
+                step = self.steps.setdefault(event["step"], StepRecord(started=event["at"]))
+                step.status, step.ended = kind.removeprefix("step-"), event["at"]
+                step.error = event.get("error", "")
+            case "intent":
+                changes = tuple(decode(change) for change in event.get("changes", ()))
+                self.intents[event["seq"]] = Intent(
+                    event["seq"], event["step"], changes, event["at"], tuple(event.get("command", ()))
+                )
+            case "spawned":
+                self.intents[event["intent"]].pid = event["pid"]
+            case "outcome":
+                self._outcome(event)
+            case "settled":
+                for route in event["routes"]:
+                    self.settled.setdefault(route, event["at"])
+            case "answered":
+                self.steps[event["step"]].answered.add(event["what"])
+            case "accepted":
+                self.accepted.update(event["guards"])
+            case "note":
+                self.notes.append(event["text"])
+
+    def _outcome(self, event: Event) -> None:
+        intent = self.intents[event["intent"]]
+        intent.outcome, intent.receipt = event["result"], event.get("receipt", "")
+        intent.made = tuple(intent.changes[place] for place in event.get("made", ()))
+        if intent.outcome == "done" and intent.command:
+            self.steps[intent.step].answered.add(command_key(intent.command))
+        for change in intent.made:
+            if isinstance(change, RouteChange):
+                self.settled.pop(change.route, None)
+
+
+def command_key(argv: Iterable[str]) -> str:
+    """How a finished command is remembered within its step."""
+    return "command " + " ".join(argv)
+
+
+def fold(run: str, events: Iterable[Event]) -> Record:
+    """The record that `events` add up to."""
+    record = Record(run)
+    for event in events:
+        record.add(event)
+    return record
