@@ -19,6 +19,18 @@ def check_ids(topology: Topology, services: Iterable[str], regions: Iterable[str
     )
 
 
+def databases_of(topology: Topology, checks: Iterable[CheckId]) -> tuple[str, ...]:
+    """The databases that any of `checks` needs."""
+    needed = (
+        name
+        for identity in checks
+        for check in topology.services[identity.service].checks
+        if check.name == identity.check
+        for name in check.needs
+    )
+    return tuple(dict.fromkeys(needed))
+
+
 def region_health(service: Service, region: str, world: World) -> Verdict:
     """The worst of the checks of `service` in `region`; unknown without any.
 

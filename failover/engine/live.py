@@ -12,6 +12,7 @@ from failover.engine.process import run_command
 from failover.engine.readback import Readback
 from failover.engine.record import Record, command_key
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
+from failover.health import databases_of
 from failover.runbook import Step
 from failover.secret import Secret
 from failover.steps.actions import (
@@ -167,14 +168,8 @@ class Live:
 
     def _look(self, step: Step, action: Look) -> Seen:
         self.hands.progress(step.id, f"looking at {action.about}: {len(action.checks)} checks")
-        needed = {
-            name
-            for check in action.checks
-            for declared in self.estate.topology.services[check.service].checks
-            if declared.name == check.check
-            for name in declared.needs
-        }
-        world = self.observe(Scope(databases=tuple(sorted(needed)), checks=action.checks))
+        needed = databases_of(self.estate.topology, action.checks)
+        world = self.observe(Scope(databases=needed, checks=action.checks))
         verdict = worst(world.checks[check] for check in action.checks)
         return self._seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
 

@@ -221,7 +221,7 @@ class Session:
         self.locks.release(self.record.started["regions"], self.record.id)
 
     def _steps(self, live: Live, accepted: frozenset[str]) -> None:
-        """Each step as soon as those before it are done: one alone in this thread, several in threads of their own."""
+        """Each step as soon as those before it are done: alone in this thread, or side by side in their own."""
         finished = self.record.finished
         left = {step.id: {name for name in step.after if name not in finished} for step in self.runbook.steps}
         following: dict[str, list[Step]] = {}

@@ -2,7 +2,7 @@
 
 from failover import verbs
 from failover.errors import Failed
-from failover.health import check_ids, regions_health
+from failover.health import check_ids, databases_of, regions_health
 from failover.steps.actions import Ask, Context, Look, Pause, Run, Scope, Steps, Tell
 from failover.world import World
 
@@ -12,13 +12,8 @@ _EVERY = 1.0
 
 def check_scope(context: Context, spec: verbs.Check) -> Scope:
     """The databases that the checks need; the checks themselves are looked at by the step."""
-    needed = [
-        name
-        for service in _services(context, spec)
-        for check in context.topology.services[service].checks
-        for name in check.needs
-    ]
-    return Scope(databases=tuple(dict.fromkeys(needed)))
+    checks = check_ids(context.topology, _services(context, spec), _regions(context, spec))
+    return Scope(databases=databases_of(context.topology, checks))
 
 
 def check(context: Context, spec: verbs.Check, world: World) -> Steps:  # noqa: ARG001 - every step is called alike

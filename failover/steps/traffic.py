@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 
 from failover import verbs
 from failover.errors import Failed
-from failover.health import check_ids, regions_health
+from failover.health import check_ids, databases_of, regions_health
 from failover.steps.actions import Action, Changes, Context, Look, Pause, Scope, Seen, Settle, Steps
 from failover.topology import Route
 from failover.verdict import Verdict
@@ -195,15 +195,5 @@ def _others(routes: Iterable[Route], region: str) -> tuple[str, ...]:
 
 
 def _scope(context: Context, services: tuple[str, ...], routes: Iterable[Route]) -> Scope:
-    chosen = tuple(_services(context, services))
-    needed = {
-        name: None
-        for service in chosen
-        for check in context.topology.services[service].checks
-        for name in check.needs
-    }
-    return Scope(
-        tuple(route.id for route in routes),
-        tuple(needed),
-        check_ids(context.topology, chosen, context.topology.regions),
-    )
+    checks = check_ids(context.topology, _services(context, services), context.topology.regions)
+    return Scope(tuple(route.id for route in routes), databases_of(context.topology, checks), checks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from failover.health import check_ids
+from failover.health import check_ids, databases_of
 from failover.schema import Model
 from failover.steps.actions import Changes, Context, Note, Scope, Settle, Steps
 from failover.steps.traffic import require
@@ -23,14 +23,8 @@ class Undo(Model):
 def undo_scope(context: Context, spec: Undo) -> Scope:
     """The routes to take back, and the health of everybody on them."""
     services = dict.fromkeys(context.topology.routes[change.route].service for change in spec.moved)
-    needed = {
-        name: None
-        for service in services
-        for check in context.topology.services[service].checks
-        for name in check.needs
-    }
     checks = check_ids(context.topology, services, context.topology.regions)
-    return Scope(tuple(change.route for change in spec.moved), tuple(needed), checks)
+    return Scope(tuple(change.route for change in spec.moved), databases_of(context.topology, checks), checks)
 
 
 def undo(context: Context, spec: Undo, world: World) -> Steps:
