@@ -131,8 +131,10 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise self._failed(error) from error
             except OSError as error:
+                in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
                 raise self._failure(
-                    str(error.strerror).lower(), "make room or permission there, or name another 'path' of the store"
+                    "its directory is a file" if in_the_way else str(error.strerror).lower(),
+                    "make room or permission there, or name another 'path' of the store",
                 ) from error
 
     def _connect(self) -> sqlite3.Connection:
