@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, socket
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.exceptions import TimeoutError as LateError
+from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, parse_url
 
 from failover.clock import Clock
@@ -78,21 +79,22 @@ class HttpProbe:
         """One request, `timeout` at most."""
         with_query = "?…" if self._url.query else ""
         shown = Url(self._url.scheme, None, self._url.host, self._url.port, self._url.path).url + with_query
-        open_now: list[HTTPConnection] = []
+        open_now: list[socket] = []
 
         def cut() -> None:
-            for connection in open_now:
-                with suppress(OSError, AttributeError):
-                    connection.sock.shutdown(SHUT_RDWR)
+            for wire in open_now:
+                with suppress(OSError):
+                    wire.shutdown(SHUT_RDWR)
 
         asked = f"{self._config.method} {shown}"
         return look(asked, self._config.timeout, self._clock, lambda: self._see(open_now), cut)
 
-    def _see(self, open_now: list[HTTPConnection]) -> Verdict:
+    def _see(self, open_now: list[socket]) -> Verdict:
         headers = {"Accept-Encoding": "identity", "User-Agent": "failover", **_values(self._config.headers)}
         connection = self._connection()
-        open_now.append(connection)
         try:
+            connection.connect()
+            open_now.append(connection.sock)
             connection.request(
                 self._config.method,
                 self._url.request_uri,
@@ -101,12 +103,13 @@ class HttpProbe:
                 decode_content=False,
             )
             response = connection.getresponse()
-            return self._judge(response.status, response.headers, response.read(BODY_LIMIT))
-        except LateError:
-            raise TimeoutError from None
+            return self._judge(response.status, response.headers, _body(response))
         except HTTPError as error:
-            if isinstance(error.__cause__ or error.__context__, OSError):
-                raise (error.__cause__ or error.__context__) from None  # type: ignore[misc]
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, OSError):
+                raise cause from None
+            if isinstance(error, LateError):
+                raise TimeoutError from None
             return failed("its answer broke off")
         except http.client.HTTPException as error:
             if isinstance(error, OSError):
@@ -153,3 +156,10 @@ def _values(headers: Mapping[str, str | Secret]) -> dict[str, str]:
                 next="look for line breaks in it",
             )
     return values
+
+
+def _body(response: BaseHTTPResponse) -> bytes:
+    body = b""
+    while len(body) < BODY_LIMIT and (part := response.read(BODY_LIMIT - len(body))):
+        body += part
+    return body
