@@ -29,6 +29,8 @@ class Copy:
     unreachable: str = ""
     """Why nobody can ask it; empty where it answers."""
     can_fence: bool = True
+    off: bool = False
+    """Does not run, and was shown not to."""
     uncounted: bool = False
     """What it would lose cannot be counted."""
 
@@ -190,8 +192,8 @@ class MemoryDatabase:
 
     def _member(self, region: str) -> Member:
         copy = self.state.copies[region]
-        if copy.role is Role.FENCED and copy.unreachable:
-            return Member(Role.FENCED, detail=f"proven off; {copy.unreachable}")
+        if copy.role is Role.FENCED and copy.off:
+            return Member(Role.FENCED, detail="proven off")
         if copy.unreachable:
             return Member(Role.UNKNOWN, detail=copy.unreachable)
         primary = self._primary()

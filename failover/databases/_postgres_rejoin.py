@@ -1,0 +1,172 @@
+"""Bringing an old primary back as a replica, on its own host: stop, rewind, point at the new primary, start.
+
+Each script may be run again after it, or we, were killed at any line. What pg_rewind would destroy and a second try
+needs, the member's own configuration and its own WAL since the fork, is kept beside the data directory until the
+rewind is complete. (PostgreSQL manual, pg_rewind: "How It Works", and 26.2.2)
+"""
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from failover.clock import Clock
+from failover.databases import _postgres_fence as fence
+from failover.databases._postgres_host import Host, Look, said
+from failover.errors import Failed
+
+_OFF = """
+touch "$data/standby.signal" && { sync "$data/standby.signal" || sync; } || exit
+LC_ALL=C "$bin/pg_ctl" status -D "$data" >/dev/null; status=$?
+test $status -eq 3 && exit 0
+test $status -eq 0 || exit
+"$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- ||
+  "$bin/pg_ctl" stop -D "$data" -m immediate -w -t __SECONDS__ 9>&-
+"""
+_REWIND = """
+keep="$data.failover"
+rewind() {
+  PGPASSWORD=__PASSWORD__ LC_ALL=C "$bin/pg_rewind" --target-pgdata="$data" --source-server=__SOURCE__ "$@" 2>&1 9>&-
+}
+mute="-c listen_addresses='' -c unix_socket_directories='' -c primary_conninfo='' -c restore_command=''"
+mute="$mute -c recovery_target_timeline=current -c hot_standby=on -c archive_mode=off -c logging_collector=off"
+control() { LC_ALL=C "$bin/pg_controldata" -D "$data" | sed -n "s/^$1: *//p"; }
+case $(control "Database cluster state") in
+  "shut down"|"shut down in recovery") ;;
+  *)
+    "$bin/pg_ctl" start -D "$data" -w -t __SECONDS__ -l "$data/startup.log" -o "$mute" 9>&- &&
+      "$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- || { tail -n 3 "$data/startup.log"; exit 70; } ;;
+esac
+if test -e "$keep/ready"; then
+  rm -f "$data/backup_label"
+  for file in "$keep"/wal/*; do test ! -e "$file" || cp -p "$file" "$data/pg_wal/" || exit; done
+else
+  rm -rf "$keep" && mkdir -m 700 "$keep" "$keep/wal" "$keep/conf" || exit
+  for file in "$data"/*.conf; do test ! -e "$file" || cp -p "$file" "$keep/conf/" || exit; done
+  trial=$(rewind --dry-run) || { echo "$trial"; rm -rf "$keep"; exit 71; }
+  start=$(echo "$trial" | sed -n 's/.*last common checkpoint at \\([0-9A-F/]*\\) on timeline.*/\\1/p')
+  if test -n "$start"; then
+    size=$(control "Bytes per WAL segment")
+    first=$(printf '%08X%08X' "0x${start%/*}" "$((0x${start#*/} / size))")
+    for file in "$data"/pg_wal/????????????????????????; do
+      name=${file##*/}; after=${name#????????}
+      if test "$after" = "$first" || test "$after" \\> "$first"; then cp -p "$file" "$keep/wal/" || exit; fi
+    done
+    sync
+  fi
+  : >"$keep/ready"
+fi
+rewind || exit 71
+: >"$data/standby.signal"
+"""
+_SETTINGS = """
+keep="$data.failover"
+for file in "$keep"/conf/*; do
+  test ! -e "$file" || { cp -p "$file" "$data/failover.tmp" && mv "$data/failover.tmp" "$data/${file##*/}"; } || exit
+done
+: >"$data/standby.signal"
+"$bin/postgres" -D "$data" -C primary_conninfo 2>/dev/null || true
+echo __END__
+test ! -e "$data/postgresql.auto.conf" || cat "$data/postgresql.auto.conf"
+"""
+_START = """
+printf %s __TEXT__ >"$data/postgresql.auto.conf.failover" || exit
+chmod 600 "$data/postgresql.auto.conf.failover"
+mv "$data/postgresql.auto.conf.failover" "$data/postgresql.auto.conf" && rm -rf "$data.failover" && sync || exit
+"$bin/pg_ctl" start -D "$data" -w -t __SECONDS__ -l "$data/startup.log" 9>&- ||
+  { tail -n 4 "$data/startup.log" >&2; exit 1; }
+"""
+_END = "-- end of conninfo --"
+_SETTING = re.compile(r"^\s*(\w+)\s*=?\s*'((?:[^']|'')*)'", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The server to follow: how to reach it, without and with the password, and how its own replicas are told."""
+
+    region: str
+    options: dict[str, Any]
+    password: str
+    timeline: int
+    conninfo: str
+    """Its own `primary_conninfo`, from when it was a replica; may be empty."""
+
+
+def turn_off(host: Host, seconds: float) -> Look:
+    """Make sure that the server does not run, and would start as a standby. Raises Failed."""
+    host.run(_fill(_OFF, seconds), 2 * seconds, lock=True)
+    look = host.look(seconds)
+    if look.running:
+        raise Failed(f"it still runs: {look.problem or 'pg_ctl could not stop it'}", where=host.where)
+    return look
+
+
+def rejoin(host: Host, source: Source, clock: Clock, seconds: float) -> None:
+    """Make the member follow `source` and start it. Raises Failed; can be repeated."""
+    deadline = clock.monotonic() + seconds
+
+    def left() -> float:
+        return max(1.0, deadline - clock.monotonic())
+
+    look = turn_off(host, left() / 3)
+    if look.timeline > source.timeline:
+        raise Failed(
+            f"it is on timeline {look.timeline}, {source.region} only on {source.timeline}",
+            where=host.where,
+            next=f"find out which of the two holds the writes to keep; {source.region} may be the older one",
+        )
+    if look.timeline < source.timeline:
+        _rewind(host, source, left())
+    _, out, _ = host.run(_fill(_SETTINGS, 1).replace("__END__", shlex.quote(_END)), left(), lock=True)
+    present, _, settings = out.partition(_END + "\n")
+    text = rejoined(settings, conninfo(present.strip() or source.conninfo, source.options))
+    host.run(_fill(_START, left()).replace("__TEXT__", shlex.quote(text)), left() + 1, lock=True)
+
+
+def conninfo(present: str, options: dict[str, Any]) -> str:
+    """`present`, a primary_conninfo, made to lead to the server of `options`; the rest of it stays."""
+    kept = {key: value for key, value in conninfo_to_dict(present).items() if key not in ("hostaddr", "dbname")}
+    return make_conninfo(**{"user": options["user"], **kept, "host": options["host"], "port": options["port"]})
+
+
+def rejoined(settings: str, following: str) -> str:
+    """The text of postgresql.auto.conf without a fence, and with `following` as primary_conninfo."""
+    lines: list[str] = []
+    for line in settings.splitlines():
+        found = _SETTING.match(line)
+        name, value = (found[1].lower(), _unquoted(found[2])) if found else ("", "")
+        if name == "synchronous_standby_names":
+            lines += [
+                f"{key} = {_quoted(before)}" if before else "" for key, before in fence.reset(value) if key == name
+            ] or [line]
+        elif name not in ("default_transaction_read_only", "primary_conninfo"):
+            lines.append(line)
+    return "\n".join([*filter(None, lines), f"primary_conninfo = {_quoted(following)}", ""])
+
+
+def _rewind(host: Host, source: Source, seconds: float) -> None:
+    server = make_conninfo(**source.options, application_name="failover")
+    script = _fill(_REWIND, seconds / 3)
+    script = script.replace("__PASSWORD__", shlex.quote(source.password)).replace("__SOURCE__", shlex.quote(server))
+    code, out, err = host.run(script, seconds, check=False, lock=True)
+    if code:
+        raise Failed(
+            f"it could not be rewound to {source.region}'s history: {said(out + err)}",
+            where=host.where,
+            next="resume once that is mended; where WAL is missing, rebuild it: empty its data directory, then"
+            f" pg_basebackup -R -X stream -h {source.options['host']} -p {source.options['port']} -D {host.data}",
+        )
+
+
+def _fill(script: str, seconds: float) -> str:
+    return script.replace("__SECONDS__", str(max(1, int(seconds))))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _unquoted(value: str) -> str:
+    return value.replace("''", "'").replace("\\\\", "\\")
