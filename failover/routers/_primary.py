@@ -27,7 +27,7 @@ from failover.units import Duration
 _UNMET = (dns.rcode.NXRRSET, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.YXDOMAIN)
 _WORDS = {
     dns.rcode.REFUSED: ("refuses updates from this key", "allow it in the zone's update-policy or ACL"),
-    dns.rcode.NOTAUTH: ("is not the primary of zone {zone}, or does not know the key", "check 'server' and 'zone'"),
+    dns.rcode.NOTAUTH: ("is not the primary of zone {zone}", "check 'server' and 'zone'"),
     dns.rcode.NOTZONE: ("says that a record is not in zone {zone}", "check 'zone' and the routes' 'record'"),
     dns.rcode.SERVFAIL: ("failed inside (SERVFAIL)", "look at its log: often the zone's journal cannot be written"),
     dns.rcode.FORMERR: ("does not understand the update (FORMERR)", "check that it is a primary that takes updates"),
@@ -102,6 +102,8 @@ class Primary:
                 response = dns.query.tcp(message, "", self.config.timeout, sock=connection)
             except dns.tsig.PeerError as error:
                 raise self._unsigned(error) from None
+            except dns.exception.FormError as error:
+                raise self._lost(f"it was damaged or not signed: {reason(error)}") from None
             except (dns.exception.DNSException, OSError, EOFError) as error:
                 raise self._lost(reason(error)) from None
         code = response.rcode()
@@ -111,7 +113,7 @@ class Primary:
             said, then = _WORDS.get(code, (f"answers {dns.rcode.to_text(code)}", "look at its log"))
             raise self.failed(f"{said.format(zone=self.config.zone)}; nothing was written", then)
         if key is not None and not response.had_tsig:
-            raise self._lost("the answer was not signed, so it proves nothing")
+            raise self._lost("it was not signed")
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
@@ -142,7 +144,11 @@ class Primary:
 
     def failed(self, said: str, then: str) -> Failed:
         """What `said` about this server, as an error."""
-        return Failed(f"DNS server {self.config.server} {said}", where=self.where, next=then)
+        return self.error(f"DNS server {self.config.server} {said}", then)
+
+    def error(self, what: str, then: str) -> Failed:
+        """`what` happened with this router, and what to do then."""
+        return Failed(what, where=self.where, next=then)
 
     def _unsigned(self, error: dns.tsig.PeerError) -> Failed:
         name = self.config.tsig.name if self.config.tsig else ""

@@ -32,8 +32,8 @@ from failover.schema import Model
 from failover.verdict import Verdict, passed, unknown, worst
 from failover.world import RouteChange, RouteState, Unknown
 
-LONGEST_MESSAGE = 65_535
-_TSIG_ROOM = 1_024
+ROOM = 65_535 - 1_024
+"""Octets for the records of one message; the rest is for its header, zone and signature."""
 
 
 class Rfc2136Route(Model):
@@ -141,12 +141,12 @@ class Rfc2136:
         servers = self.config.name_servers or (self.config.server,)
         return worst(each(servers, lambda at: self._answers(at, config, addresses, wanted.ttl)))
 
-    def _look(self, routes: Sequence[str]) -> Mapping[str, dns.rdataset.Rdataset | Unknown]:
+    def _look(self, routes: Sequence[str]) -> Mapping[str, dns.rdataset.Rdataset | Unknown | None]:
         configs = [self._routes[route].config for route in routes]
         responses = self._primary.ask([question(config.record, config.type) for config in configs])
         return {route: self._records(*seen) for route, *seen in zip(routes, responses, configs, strict=True)}
 
-    def _records(self, response: dns.message.Message, config: Any) -> dns.rdataset.Rdataset | Unknown:
+    def _records(self, response: dns.message.Message, config: Any) -> dns.rdataset.Rdataset | Unknown | None:
         what = f"{config.record} {config.type}"
         server = self.config.server
         if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -154,15 +154,15 @@ class Rfc2136:
         if not response.flags & dns.flags.AA:
             return Unknown(f"{server} is not authoritative for {what}; check 'server' and 'zone'")
         records = answer(response, config.record, config.type)
-        if records is None:
-            return Unknown(f"{server} has no record {what}; create it with every region's addresses first")
-        return records.to_rdataset()
+        return records and records.to_rdataset()
 
-    def _state(self, route: str, records: dns.rdataset.Rdataset | Unknown) -> RouteState | Unknown:
+    def _state(self, route: str, records: dns.rdataset.Rdataset | Unknown | None) -> RouteState | Unknown:
         if isinstance(records, Unknown):
             return records
         spec = self._routes[route]
         config = spec.config
+        if records is None:
+            return Unknown(f"there is no record {config.record} {config.type} on {self.config.server}")
         there = _addresses(records)
         if alien := there - config.of(spec.route.weights):
             return Unknown(f"{config.record} has addresses that belong to no region: {_listed(alien)}")
@@ -195,10 +195,12 @@ class Rfc2136:
     def _expected(self, changes: Sequence[RouteChange]) -> Mapping[str, dns.rdataset.Rdataset]:
         expected = {}
         for change, records in zip(changes, self._look([change.route for change in changes]).values(), strict=True):
+            if isinstance(records, Unknown):
+                raise self._primary.error(f"{records.why}; nothing was written", "check 'server' and 'zone'")
             state = self._state(change.route, records)
-            if isinstance(records, Unknown) or isinstance(state, Unknown):
-                why = state.why if isinstance(state, Unknown) else ""
-                raise Conflict(change.resource, say(change.before), why)
+            if records is None or isinstance(state, Unknown):
+                found = state.why if isinstance(state, Unknown) else "gone"
+                raise Conflict(change.resource, say(change.before), found)
             if state != change.before:
                 raise Conflict(change.resource, say(change.before), say(state))
             expected[change.route] = records
@@ -210,18 +212,24 @@ class Rfc2136:
         part: list[RouteChange] = []
         size = 0
         for change in changes:
-            try:
-                alone = len(self._message([change], expected).to_wire(max_size=LONGEST_MESSAGE - _TSIG_ROOM))
-            except dns.exception.TooBig:
-                said = f"cannot be sent {change.resource}: its addresses do not fit into one message"
-                raise self._primary.failed(f"{said}; nothing was written", "split the record") from None
-            if part and size + alone > LONGEST_MESSAGE - _TSIG_ROOM:
+            alone = self._bytes(change, expected[change.route])
+            if alone > ROOM:
+                said = f"cannot be sent the change of {change.route}: it does not fit into one message"
+                raise self._primary.failed(f"{said}; nothing was written", "give the record fewer addresses")
+            if part and size + alone > ROOM:
                 yield self._message(part, expected), part
                 part, size = [], 0
             part.append(change)
             size += alone
         if part:
             yield self._message(part, expected), part
+
+    def _bytes(self, change: RouteChange, before: dns.rdataset.Rdataset) -> int:
+        config = self._routes[change.route].config
+        # Uncompressed: a name beyond the first 16 KB of a message cannot be pointed to (RFC 1035, section 4.1.4).
+        record = len(dns.name.from_text(config.record).to_digestable()) + 10 + (4 if config.type == "A" else 16)
+        after = sum(len(config.addresses[region]) for region, weight in change.after.weights.items() if weight)
+        return int(record * (len(before) + 1 + after))
 
     def _message(
         self, changes: Sequence[RouteChange], expected: Mapping[str, dns.rdataset.Rdataset]
@@ -233,7 +241,8 @@ class Rfc2136:
             before = expected[change.route]
             on = config.of(region for region, weight in change.after.weights.items() if weight)
             ttl = before.ttl if change.after.ttl is None else change.after.ttl
-            update.present(name, before)
+            # Section 2.4.2: a prerequisite has TTL 0, and it does not compare TTLs; reading has just done that.
+            update.present(name, dns.rdataset.from_rdata(0, *before))
             update.replace(name, dns.rdataset.from_text_list("IN", config.type, ttl, sorted(on)))
         return update
 

@@ -1,0 +1,382 @@
+"""The rfc2136 router against real BIND servers: a primary, a secondary, and TSIG."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dns.message
+import dns.opcode
+import pytest
+from pydantic import ValidationError
+
+from failover.clock import SYSTEM
+from failover.errors import Conflict, Failed, Indeterminate, Refused
+from failover.ports import SupportsWeights
+from failover.routers.rfc2136 import Rfc2136
+from failover.testing.routers import RouterContract, change, state
+from failover.world import RouteState, Unknown
+from tests.routers.bind import ADDRESSES, KEY, OTHER_ZONE, READER, READER_SECRET, SECRET, TTL, ZONE, Pair, Proxy
+from tests.routers.specs import LOOPBACK, spec, until
+
+WEB, API = "web@dns", "api@dns"
+NORMAL = {"east": 50, "west": 50}
+RECORDS = {WEB: f"web.{ZONE}", API: f"api.{ZONE}"}
+EVERYTHING = [address for each in ADDRESSES.values() for address in each]
+FULL = RouteState(NORMAL, TTL)
+EASTLESS = RouteState({"east": 0, "west": 50}, TTL)
+SHORT = RouteState({"east": 0, "west": 50}, 5)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    pair = Pair(tmp_path_factory.mktemp("bind"))
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.stop()
+
+
+@pytest.fixture
+def pair(servers: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    monkeypatch.setenv("TSIG_SECRET", SECRET)
+    monkeypatch.setenv("WRONG_SECRET", READER_SECRET)
+    for record in RECORDS.values():
+        servers.put(record, EVERYTHING)
+    return servers
+
+
+@pytest.fixture
+def proxy(pair: Pair) -> Iterator[Proxy]:
+    made = Proxy(pair.primary.port)
+    yield made
+    made.close()
+
+
+def router(
+    port: int,
+    *,
+    key: str = KEY,
+    variable: str = "TSIG_SECRET",
+    zone: str = ZONE,
+    name_servers: Sequence[int] = (),
+    timeout: str = "2s",
+    records: Mapping[str, str] = RECORDS,
+    **tsig: Any,
+) -> Rfc2136:
+    config = Rfc2136.Config.model_validate(
+        {
+            "server": f"{LOOPBACK}:{port}",
+            "zone": zone,
+            "tsig": {"name": key, "secret": {"env": variable}, **tsig} if key else None,
+            "name_servers": [f"{LOOPBACK}:{each}" for each in name_servers],
+            "timeout": timeout,
+        }
+    )
+    routes = {
+        route: spec(route, Rfc2136.RouteConfig.model_validate({"record": record, "addresses": ADDRESSES}), NORMAL)
+        for route, record in records.items()
+    }
+    return Rfc2136("dns", config, routes, SYSTEM)
+
+
+class BindHarness:
+    routes = (WEB, API)
+    patience = 10.0
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+
+    def make(self) -> Rfc2136:
+        ports = [self.pair.primary.port, self.pair.secondary.port]
+        return router(ports[0], name_servers=ports, timeout="600ms")
+
+    def stranger(self) -> Rfc2136:
+        return router(self.pair.primary.port, variable="WRONG_SECRET")
+
+    def meddle(self, route: str) -> None:
+        self.pair.put(RECORDS[route], ADDRESSES["west"], ttl=90)
+
+    def stop(self) -> None:
+        self.pair.primary.stop()
+
+    def start(self) -> None:
+        self.pair.primary.start()
+
+
+class TestContract(RouterContract):
+    @pytest.fixture
+    def harness(self, pair: Pair) -> BindHarness:
+        return BindHarness(pair)
+
+
+def test_has_no_weights(pair: Pair) -> None:
+    one = router(pair.primary.port)
+    assert not isinstance(one, SupportsWeights)
+    with pytest.raises(Refused) as refused:
+        one.write([change(WEB, FULL, RouteState({"east": 25, "west": 50}, TTL))])
+    assert refused.value.guard == "weights-unsupported"
+    assert "can only switch east on (50) or off (0)" in str(refused.value)
+
+
+def test_all_routes_go_in_one_message(pair: Pair, proxy: Proxy) -> None:
+    router(proxy.port).write([change(WEB, FULL, EASTLESS), change(API, FULL, SHORT)])
+    assert proxy.updates() == 1
+    assert router(pair.primary.port).read([WEB, API]) == {WEB: EASTLESS, API: SHORT}
+
+
+def test_a_write_of_what_is_there_sends_no_update(proxy: Proxy) -> None:
+    router(proxy.port).write([change(WEB, FULL, FULL)])
+    assert proxy.updates() == 0
+
+
+def test_a_batch_of_more_than_64_kb_is_split(pair: Pair, proxy: Proxy) -> None:
+    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
+    for name in names.values():
+        pair.put(name, EVERYTHING)
+    one = router(proxy.port, records=names, timeout="10s")
+    one.write([change(route, FULL, EASTLESS) for route in names])
+    assert proxy.updates() == 3
+    assert set(one.read(list(names)).values()) == {EASTLESS}
+
+
+def test_a_later_message_that_fails_says_what_stands(pair: Pair, proxy: Proxy) -> None:
+    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
+    for name in names.values():
+        pair.put(name, EVERYTHING)
+    proxy.fault = lambda message: "REFUSED" if proxy.updates() > 1 and _is_update(message) else ""
+    one = router(proxy.port, records=names, timeout="10s")
+    with pytest.raises(Failed) as failed:
+        one.write([change(route, FULL, EASTLESS) for route in names])
+    assert "1 of 3 messages were taken (s0@dns, s1@dns, " in failed.value.what
+    found = list(one.read(list(names)).values())
+    assert found[0] == EASTLESS
+    assert found[-1] == FULL
+
+
+def test_a_change_between_reading_and_updating_is_refused_by_the_server(pair: Pair, proxy: Proxy) -> None:
+    def meddle(message: dns.message.Message) -> str:
+        if _is_update(message):
+            pair.put(RECORDS[WEB], ADDRESSES["west"])
+        return ""
+
+    proxy.fault = meddle
+    with pytest.raises(Conflict) as conflict:
+        router(proxy.port).write([change(API, FULL, EASTLESS), change(WEB, FULL, EASTLESS)])
+    assert conflict.value.seen == ("expected east 50, west 50, TTL 60 s", "found east 0, west 50, TTL 60 s")
+    assert router(pair.primary.port).read([API])[API] == FULL
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"variable": "WRONG_SECRET"}, "says that the secret of key 'failover-key' is wrong (BADSIG)"),
+        ({"key": "no-such-key"}, "does not know the key 'no-such-key' (BADKEY)"),
+        ({"algorithm": "hmac-sha512"}, "does not know the key 'failover-key' (BADKEY)"),
+        ({"key": READER, "variable": "WRONG_SECRET"}, "refuses updates from this key"),
+        ({"key": ""}, "refuses updates from this key"),
+        ({"zone": "elsewhere.test."}, "is not the primary of zone elsewhere.test."),
+        ({"zone": OTHER_ZONE}, "says that a record is not in zone other.test."),
+    ],
+)
+def test_a_refusal_is_told_in_words(pair: Pair, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(Failed) as failed:
+        router(pair.primary.port, **settings).write([change(WEB, FULL, EASTLESS)])
+    assert failed.value.what == f"DNS server {LOOPBACK}:{pair.primary.port} {words}; nothing was written"
+    assert failed.value.where == "router dns"
+    assert failed.value.next
+    assert SECRET not in str(failed.value)
+    assert READER_SECRET not in str(failed.value)
+    assert state(router(pair.primary.port), WEB) == FULL
+
+
+def test_clocks_that_differ_are_told_in_words(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr("dns.message.time.time", lambda: now() + 3600)
+    with pytest.raises(Failed, match=r"the clocks differ too much \(BADTIME\); nothing was written"):
+        router(pair.primary.port).write([change(WEB, FULL, EASTLESS)])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("SERVFAIL", "failed inside"), ("NOTIMP", "does not take dynamic updates"), ("FORMERR", "does not understand")],
+)
+def test_a_server_that_fails_is_told_in_words(proxy: Proxy, code: str, words: str) -> None:
+    proxy.fault = lambda message: code if _is_update(message) else ""
+    with pytest.raises(Failed, match=words):
+        router(proxy.port).write([change(WEB, FULL, EASTLESS)])
+
+
+def test_a_secret_that_is_missing_or_no_base64_is_told_in_words(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKEN", "not base64!")
+    with pytest.raises(Failed, match="the secret of TSIG key 'failover-key' is not base64; nothing was written"):
+        router(pair.primary.port, variable="BROKEN").write([change(WEB, FULL, EASTLESS)])
+    with pytest.raises(Failed, match="the environment variable NOWHERE is not set"):
+        router(pair.primary.port, variable="NOWHERE").write([change(WEB, FULL, EASTLESS)])
+
+
+@pytest.mark.parametrize("fault", ["lose", "hang"])
+def test_a_lost_answer_is_indeterminate_and_not_repeated(pair: Pair, proxy: Proxy, fault: str) -> None:
+    proxy.fault = lambda message: fault if _is_update(message) else ""
+    with pytest.raises(Indeterminate, match="its answer was lost"):
+        router(proxy.port, timeout="500ms").write([change(WEB, FULL, EASTLESS)])
+    assert proxy.updates() == 1
+    assert state(router(pair.primary.port), WEB) == EASTLESS
+
+
+def test_a_server_that_goes_down_under_an_update_is_indeterminate(pair: Pair, proxy: Proxy) -> None:
+    proxy.fault = lambda message: "close" if _is_update(message) else ""
+    with pytest.raises(Indeterminate, match="it may have been made or not"):
+        router(proxy.port).write([change(WEB, FULL, EASTLESS)])
+    assert state(router(pair.primary.port), WEB) == FULL
+
+
+def test_an_answer_without_a_signature_proves_nothing(proxy: Proxy) -> None:
+    proxy.fault = lambda message: "NOERROR unsigned" if _is_update(message) else ""
+    with pytest.raises(Indeterminate, match="not signed"):
+        router(proxy.port).write([change(WEB, FULL, EASTLESS)])
+
+
+@pytest.mark.parametrize(
+    ("addresses", "why"),
+    [
+        ((), f"there is no record web.{ZONE} A on "),
+        ((*EVERYTHING, "192.0.2.99"), f"web.{ZONE} has addresses that belong to no region: 192.0.2.99"),
+        (("192.0.2.1", "192.0.2.11"), f"web.{ZONE} has only a part of east: 192.0.2.2 is missing"),
+    ],
+)
+def test_what_is_no_state_of_a_switch_is_unknown(pair: Pair, addresses: Sequence[str], why: str) -> None:
+    pair.put(RECORDS[WEB], addresses)
+    one = router(pair.primary.port)
+    found = one.read([WEB, API])
+    assert isinstance(found[WEB], Unknown)
+    assert found[WEB].why.startswith(why)
+    assert found[API] == FULL
+    with pytest.raises(Conflict):
+        one.write([change(WEB, FULL, EASTLESS)])
+
+
+def test_a_server_of_another_zone_is_unknown(pair: Pair) -> None:
+    one = router(pair.primary.port, records={WEB: "web.elsewhere.test."})
+    seen = one.read([WEB])[WEB]
+    assert isinstance(seen, Unknown)
+    assert "answers REFUSED for web.elsewhere.test. A" in seen.why
+    with pytest.raises(Failed, match=r"answers REFUSED for web\.elsewhere\.test\. A; nothing was written"):
+        one.write([change(WEB, FULL, EASTLESS)])
+
+
+def test_a_stale_secondary_is_named_with_its_serial(pair: Pair) -> None:
+    ports = [pair.primary.port, pair.secondary.port]
+    one = router(pair.primary.port, name_servers=ports, timeout="600ms")
+    until(lambda: one.settled(WEB, FULL, "").passed, 10, "the secondary's transfer")
+    pair.secondary.stop()
+    try:
+        one.write([change(WEB, FULL, EASTLESS)])
+        down = one.settled(WEB, EASTLESS, "")
+        assert not down.passed
+        assert down.evidence == (f"{LOOPBACK}:{ports[1]} gave no answer within 0.6 s, asked 2 times",)
+        stopped = pair.primary
+        stopped.stop()
+        pair.secondary.start()
+        try:
+            alone = router(ports[0], name_servers=ports[1:]).settled(WEB, EASTLESS, "")
+            assert not alone.passed
+            [line] = alone.evidence
+            assert line.startswith(
+                f"{LOOPBACK}:{ports[1]} still answers 192.0.2.1, 192.0.2.11, 192.0.2.2 (zone serial "
+            )
+            assert line.endswith("wanted 192.0.2.11")
+        finally:
+            stopped.start()
+    finally:
+        pair.secondary.stop()
+        pair.secondary.start()
+    until(lambda: one.settled(WEB, EASTLESS, "").passed, 15, "the secondary catching up")
+
+
+def test_a_ttl_that_is_too_long_is_not_settled(pair: Pair) -> None:
+    one = router(pair.primary.port)
+    verdict = one.settled(WEB, RouteState(NORMAL, 5), "")
+    assert not verdict.passed
+    assert "still answers with TTL 60 s" in verdict.evidence[0]
+
+
+def test_addresses_of_ipv6(pair: Pair) -> None:
+    pair.put(f"six.{ZONE}", ["2001:db8::1", "2001:db8::2"], kind="AAAA")
+    own = {
+        "record": f"six.{ZONE}",
+        "type": "AAAA",
+        "addresses": {"east": ["2001:0db8:0::1"], "west": ["2001:db8::2"]},
+    }
+    config = Rfc2136.Config.model_validate(
+        {
+            "server": f"{LOOPBACK}:{pair.primary.port}",
+            "zone": ZONE,
+            "tsig": {"name": KEY, "secret": {"env": "TSIG_SECRET"}},
+        }
+    )
+    one = Rfc2136("dns", config, {WEB: spec(WEB, Rfc2136.RouteConfig.model_validate(own), NORMAL)}, SYSTEM)
+    assert state(one, WEB) == FULL
+    one.write([change(WEB, FULL, EASTLESS)])
+    assert one.settled(WEB, EASTLESS, "").passed
+
+
+@pytest.mark.parametrize(
+    ("addresses", "weights", "wrong"),
+    [
+        ({"east": ["192.0.2.1"]}, NORMAL, (("addresses",), "region 'west' has no addresses")),
+        ({"east": ["192.0.2.1"], "west": ["nowhere"]}, NORMAL, (("addresses", "west", 0), "'nowhere' is not an IP")),
+        ({"east": ["192.0.2.1"], "west": ["::1"]}, NORMAL, (("addresses", "west", 0), "::1 is not an IPv4 address")),
+        (
+            {"east": ["192.0.2.1"], "west": ["192.0.2.1"]},
+            NORMAL,
+            (("addresses", "west", 0), "192.0.2.1 belongs to region 'east' too"),
+        ),
+        (
+            {"east": ["192.0.2.1", "192.0.2.1"], "west": ["192.0.2.2"]},
+            NORMAL,
+            (("addresses", "east", 1), "192.0.2.1 stands here twice"),
+        ),
+        (
+            {"east": ["192.0.2.1"], "west": ["192.0.2.2"], "eastt": ["192.0.2.3"]},
+            NORMAL,
+            (("addresses", "eastt"), "this route has no region 'eastt'; did you mean 'east'?"),
+        ),
+        (
+            {"east": ["192.0.2.1"], "west": ["192.0.2.2"]},
+            {"east": 50, "west": 0},
+            (("weights", "west"), "plain DNS only switches"),
+        ),
+    ],
+)
+def test_mistakes_in_a_route(
+    addresses: dict[str, list[str]], weights: dict[str, int], wrong: tuple[tuple[str | int, ...], str]
+) -> None:
+    config = Rfc2136.RouteConfig.model_validate({"record": "web.example.test", "addresses": addresses})
+    [(path, message)] = Rfc2136.mistakes(spec(WEB, config, weights))
+    assert path == wrong[0]
+    assert message.startswith(wrong[1])
+
+
+def test_a_route_without_mistakes_has_none() -> None:
+    config = Rfc2136.RouteConfig.model_validate({"record": "web.example.test", "addresses": ADDRESSES})
+    assert list(Rfc2136.mistakes(spec(WEB, config, NORMAL))) == []
+    assert config.record == "web.example.test."
+
+
+@pytest.mark.parametrize("server", ["", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:99999", "http://x:53", "a b:53"])
+def test_a_server_that_is_none_is_refused(server: str) -> None:
+    with pytest.raises(ValidationError, match="is not a server; write host:port"):
+        Rfc2136.Config.model_validate({"server": server, "zone": ZONE})
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [("192.0.2.1", "192.0.2.1:53"), ("::1", "[::1]:53"), ("[::1]:5353", "[::1]:5353"), ("ns1", "ns1:53")],
+)
+def test_a_server_is_written_with_and_without_a_port(server: str, said: str) -> None:
+    assert str(Rfc2136.Config.model_validate({"server": server, "zone": ZONE}).server) == said
+
+
+def _is_update(message: dns.message.Message) -> bool:
+    return message.opcode() == dns.opcode.UPDATE
