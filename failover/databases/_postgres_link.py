@@ -121,6 +121,8 @@ class Link:
             "autocommit": True,
             "prepare_threshold": None,
             "application_name": "failover",
+            # Text is bytes otherwise where the database has the encoding SQL_ASCII.
+            "client_encoding": "UTF8",
             "target_session_attrs": "any",
             "connect_timeout": max(2, math.ceil(self._timeout)),
             "tcp_user_timeout": milliseconds,
