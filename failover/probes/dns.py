@@ -3,6 +3,8 @@
 import secrets
 import socket
 import struct
+import threading
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 
 import dns.exception
@@ -87,38 +89,40 @@ class DnsProbe:
     def probe(self) -> Verdict:
         """One question, `timeout` at most."""
         asked = f"{self._config.name} {self._config.type} at {self._config.server}"
-        return look(asked, self._config.timeout, self._clock, self._see)
+        open_now: list[socket.socket] = []
+        over = threading.Event()
 
-    def _see(self) -> Verdict:
+        def cut() -> None:
+            over.set()
+            for wire in open_now:
+                with suppress(OSError):
+                    wire.shutdown(socket.SHUT_RDWR)
+
+        return look(asked, self._config.timeout, self._clock, lambda: self._see(open_now, over), cut)
+
+    def _see(self, open_now: list[socket.socket], over: threading.Event) -> Verdict:
         query = dns.message.make_query(
             self._config.name, self._config.type, use_edns=0, payload=1232, id=secrets.randbits(16)
         )
-        host, port = split(self._config.server)
-        answer = None if self._config.tcp else self._exchange(query, host, port, socket.SOCK_DGRAM)
+        answer = None if self._config.tcp else self._ask(socket.SOCK_DGRAM, query, open_now, over)
         if answer is None or answer.flags & dns.flags.TC:
-            answer = self._exchange(query, host, port, socket.SOCK_STREAM)
+            answer = self._ask(socket.SOCK_STREAM, query, open_now, over)
         return self._judge(answer)
 
-    def _exchange(
-        self, query: dns.message.QueryMessage, host: str, port: int, kind: socket.SocketKind
+    def _ask(
+        self,
+        kind: socket.SocketKind,
+        query: dns.message.QueryMessage,
+        open_now: list[socket.socket],
+        over: threading.Event,
     ) -> dns.message.Message:
+        host, port = split(self._config.server)
         family, _, _, _, address = socket.getaddrinfo(host, port, type=kind)[0]
         with socket.socket(family, kind) as connection:
             connection.settimeout(self._config.timeout)
             connection.connect(address)
-            wire = query.to_wire()
-            stream = kind is socket.SOCK_STREAM
-            connection.sendall(struct.pack("!H", len(wire)) + wire if stream else wire)
-            while True:
-                came = _read_stream(connection) if stream else connection.recv(65535)
-                try:
-                    answer = dns.message.from_wire(came, ignore_trailing=True)
-                except dns.exception.DNSException:
-                    if stream:
-                        raise ConnectionError("what it answers is not DNS") from None
-                    continue
-                if query.is_response(answer):
-                    return answer
+            open_now.append(connection)
+            return _exchange(connection, query, over)
 
     def _judge(self, answer: dns.message.Message) -> Verdict:
         code = answer.rcode()
@@ -151,7 +155,28 @@ def split(server: str) -> tuple[str, int]:
 
 def record(kind: str, text: str) -> Any:
     """`text` as the data of a record of type `kind`, so that two spellings of one thing are equal."""
-    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), text, origin=dns.name.root)
+    return dns.rdata.from_text(
+        dns.rdataclass.IN, dns.rdatatype.from_text(kind), text, dns.name.root, relativize=False
+    )
+
+
+def _exchange(
+    connection: socket.socket, query: dns.message.QueryMessage, over: threading.Event
+) -> dns.message.Message:
+    stream = connection.type is socket.SOCK_STREAM
+    wire = query.to_wire()
+    connection.sendall(struct.pack("!H", len(wire)) + wire if stream else wire)
+    while not over.is_set():
+        came = _read_stream(connection) if stream else connection.recv(65535)
+        try:
+            answer = dns.message.from_wire(came, ignore_trailing=True)
+        except dns.exception.DNSException:
+            if stream:
+                raise ConnectionError("what it answers is not DNS") from None
+            continue
+        if query.is_response(answer):
+            return answer
+    raise TimeoutError
 
 
 def _read_stream(connection: socket.socket) -> bytes:
