@@ -19,6 +19,7 @@ from failover.engine.record import OPEN, Record, fold
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Locked, Refused, Usage
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
+from failover.world import World
 
 _MOVING = ("drain", "restore", "shift", "promote", "undo")
 
@@ -66,6 +67,7 @@ class Session:
         self.journal = journal
         self.record = record
         self.hands = hands
+        self.live: Live | None = None
         self.locks = Locks(estate.store, estate.clock, self._open)
         if record.add not in journal.listeners:
             journal.listeners.insert(0, record.add)
@@ -118,6 +120,11 @@ class Session:
         session._resolve()
         return session
 
+    @property
+    def world(self) -> World:
+        """The world as this process last saw or made it."""
+        return self.live.world if self.live else World()
+
     def plan(self, accepted: Iterable[str]) -> Plan:
         """What is left to do, from the world as it is now."""
         return projected.plan(self.estate, self.runbook, frozenset(accepted), self.record.finished)
@@ -137,6 +144,7 @@ class Session:
             self.journal.append("accepted", guards=dict(accepted))
         expected = {planned.step.id: list(planned.changes) for planned in plan.steps}
         live = Live(self.estate, self.journal, self.record, self.hands, expected)
+        self.live = live
         self._open_command()
         try:
             self._steps(live, frozenset(accepted))

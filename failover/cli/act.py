@@ -1,0 +1,321 @@
+"""The commands that run something: a runbook, the rest of one, or the way back from one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from failover.cli import output
+from failover.cli.options import (
+    Accept,
+    Inputs,
+    Json,
+    PlanHash,
+    Purpose,
+    Reason,
+    TopologyFile,
+    Yes,
+    accepted_guards,
+    estate_of,
+    pairs,
+    purpose_of,
+)
+from failover.errors import Usage
+
+if TYPE_CHECKING:
+    from failover.cli.running import Manner
+    from failover.engine.estate import Estate
+    from failover.engine.record import Record
+
+Region = Annotated[str, typer.Argument(help="The region.")]
+Service = Annotated[list[str] | None, typer.Option("--service", help="Only this service; may be given again.")]
+Pace = Annotated[str, typer.Option("--pace", help="staged or immediate.")]
+RunName = Annotated[str, typer.Argument(help="The run, as failover runs lists it.")]
+
+
+def run(
+    runbook: Annotated[str, typer.Argument(help="The name of a runbook, or its file.")],
+    inputs: Inputs = None,
+    topology: TopologyFile = None,
+    purpose: Purpose = "incident",
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Run a runbook: show the plan, ask once, carry it out."""
+    given: dict[str, Any] = dict(pairs(inputs))
+    _run(runbook, given, topology, purpose, _manner(yes, plan, accept, reason, as_json), inputs)
+
+
+def _manner(yes: bool, plan: str, accept: list[str] | None, reason: str, as_json: bool) -> "Manner":
+    from failover.cli.running import Manner
+    from failover.engine.runner import Order
+
+    return Manner(yes, plan, as_json, Order(accepted=accepted_guards(accept, reason)))
+
+
+def _run(
+    name: str,
+    given: dict[str, Any],
+    topology: Path | None,
+    purpose: str,
+    manner: "Manner",
+    words: list[str] | None = None,
+) -> None:
+    from dataclasses import replace
+
+    from failover.cli import running
+    from failover.registry import FileLibrary
+    from failover.runbook import resolve
+
+    manner.order = replace(manner.order, purpose=purpose_of(purpose))
+    estate = estate_of(topology)
+    library = FileLibrary()
+    runbook = resolve(library.find(name), given, estate.topology, library)
+    typed = words if words is not None else [f"{key}={value}" for key, value in given.items()]
+    command = f"failover run {name}" + "".join(f" -i {word}" for word in typed)
+    _told(running.run(estate, runbook, command, manner), manner)
+
+
+def _told(record: "Record", manner: "Manner") -> None:
+    from failover.report.status import run_data
+
+    if manner.as_json:
+        output.document(run_data(record))
+
+
+def _chosen(**given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value not in (None, "", [])}
+
+
+def check(
+    region: Annotated[list[str] | None, typer.Argument(help="The regions; all otherwise.")] = None,
+    service: Service = None,
+    topology: TopologyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run the declared checks. Changes nothing; fails unless all pass."""
+    from failover.cli.running import Manner
+
+    given = _chosen(regions=region, services=service)
+    _look(given, topology, Manner(yes=True, as_json=as_json))
+
+
+def _look(given: dict[str, Any], topology: Path | None, manner: "Manner") -> None:
+    """A runbook of checks alone is its own plan: nothing would be learned by running it again."""
+    from failover.engine import projected
+    from failover.registry import FileLibrary
+    from failover.report.plan import plan_data
+    from failover.report.words import table
+    from failover.runbook import resolve
+
+    estate = estate_of(topology)
+    library = FileLibrary()
+    made = projected.plan(estate, resolve(library.find("check"), given, estate.topology, library), frozenset())
+    if manner.as_json:
+        output.document(plan_data(made))
+    else:
+        rows = [
+            (str(verdict.outcome), str(check), "; ".join(verdict.evidence))
+            for check, verdict in made.before.checks.items()
+        ]
+        output.out(table(rows))
+    if made.refusal is not None:
+        if not manner.as_json:
+            output.failure(made.refusal, as_json=False)
+        raise typer.Exit(made.refusal.exit_code)
+
+
+def drain(
+    region: Region,
+    service: Service = None,
+    pace: Pace = "staged",
+    topology: TopologyFile = None,
+    purpose: Purpose = "incident",
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Take a region's traffic to zero."""
+    given = _chosen(region=region, services=service, pace=pace)
+    _run("drain", given, topology, purpose, _manner(yes, plan, accept, reason, as_json))
+
+
+def restore(
+    region: Region,
+    service: Service = None,
+    pace: Pace = "staged",
+    topology: TopologyFile = None,
+    purpose: Purpose = "incident",
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Bring a region's traffic back to its normal weights."""
+    given = _chosen(region=region, services=service, pace=pace)
+    _run("restore", given, topology, purpose, _manner(yes, plan, accept, reason, as_json))
+
+
+def promote(
+    to: Annotated[str, typer.Option("--to", help="The region that takes the writes.")],
+    database: Annotated[list[str] | None, typer.Argument(help="The databases; all otherwise.")] = None,
+    topology: TopologyFile = None,
+    purpose: Purpose = "incident",
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Move the primaries of databases to a region."""
+    given = _chosen(to=to, databases=database)
+    _run("promote", given, topology, purpose, _manner(yes, plan, accept, reason, as_json))
+
+
+def drill(
+    region: Region,
+    hold: Annotated[str, typer.Option("--hold", help="How long to stay without the region.")] = "",
+    pace: Pace = "staged",
+    topology: TopologyFile = None,
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """A game day: evacuate a region, hold, and bring it back."""
+    given = _chosen(region=region, hold=hold, pace=pace)
+    _run("game-day", given, topology, "drill", _manner(yes, plan, accept, reason, as_json))
+
+
+def release(
+    command: Annotated[list[str], typer.Argument(help="The deploy command, after --.", metavar="-- COMMAND")],
+    region: Annotated[
+        list[str] | None, typer.Option("--region", help="Only this region; may be given again.")
+    ] = None,
+    service: Service = None,
+    pace: Pace = "staged",
+    topology: TopologyFile = None,
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Upgrade one region after another: drain, run COMMAND with FAILOVER_REGION set, check, restore."""
+    given = _chosen(command=command, regions=region, services=service, pace=pace)
+    _run("rolling-release", given, topology, "release", _manner(yes, plan, accept, reason, as_json))
+
+
+def resume(
+    run_name: RunName,
+    topology: TopologyFile = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave this step out; needs --reason.")] = None,
+    retry: Annotated[list[str] | None, typer.Option("--retry", help="Run this step's cut-off command again.")] = None,
+    approve: Annotated[list[str] | None, typer.Option("--approve", help="Answer yes to this approve step.")] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the run from the process that has it.")
+    ] = False,
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped or killed, on any machine that reaches its journal."""
+    from failover.cli import running
+
+    if skip and not reason.strip():
+        raise Usage("--skip needs --reason", next="say why; it stays in the run's record")
+    manner = _manner(yes, plan, accept, reason, as_json)
+    manner.answers = frozenset(approve or ())
+    estate, runbook = _recorded(run_name, estate_of(topology), manner)
+    command = f"failover resume {run_name}"
+    how = {"take_over": take_over, "skip": skip or [], "retry": retry or [], "reason": reason}
+    _told(running.resume(estate, runbook, run_name, command, manner, **how), manner)
+
+
+def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Estate", Any]:
+    """The estate and the runbook as the run began with them; what has changed in the files since is shown."""
+    from failover.cli.options import interactive
+    from failover.engine.runner import read_record
+    from failover.engine.undo import undo_runbook
+    from failover.registry import FileLibrary, RecordedLibrary, open_estate
+    from failover.report.changed import differences
+    from failover.runbook import resolve
+    from failover.yaml import parse
+
+    record = read_record(current, run_name)
+    started = record.started
+    name, text = started["topology"]
+    estate = current if text == current.topology.document.text else open_estate(parse(text, name), current.clock)
+    changed = differences(started, current.topology.document, FileLibrary())
+    if changed:
+        output.err([*changed, "", f"run {run_name} goes on with what it was started with."])
+        if not (manner.yes or manner.approved or interactive()):
+            raise Usage("files have changed since the run began, and nobody is here to be asked", next="pass --yes")
+    if started["undo_of"]:
+        return estate, undo_runbook(read_record(current, started["undo_of"]), estate.topology)
+    library = RecordedLibrary({key: (source[0], source[1]) for key, source in started["sources"].items()})
+    return estate, resolve(library.open(started["runbook"]), started["inputs"], estate.topology, library)
+
+
+def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "", as_json: Json = False) -> None:
+    """End a stopped run where it is: nothing is taken back, its regions are let go of."""
+    from failover.engine.live import Hands
+    from failover.engine.runner import Session
+    from failover.report.status import run_data
+    from failover.runbook import Runbook
+
+    estate = estate_of(topology)
+    session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=False)
+    session.abort(reason or "aborted by hand")
+    if as_json:
+        output.document(run_data(session.record))
+        return
+    applied = len(session.record.applied)
+    output.out(
+        [
+            f"aborted  {run_name}: {applied} changes stand as they are, and its regions are free",
+            *([f"         to take them back: failover undo {run_name}"] if applied else []),
+        ]
+    )
+
+
+def undo(
+    run_name: RunName,
+    topology: TopologyFile = None,
+    yes: Yes = False,
+    plan: PlanHash = "",
+    accept: Accept = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Take back what a run did, as far as it is still in effect, newest first."""
+    from dataclasses import replace
+
+    from failover.cli import running
+    from failover.engine.record import OPEN
+    from failover.engine.runner import read_record
+    from failover.engine.undo import undo_runbook
+
+    manner = _manner(yes, plan, accept, reason, as_json)
+    estate = estate_of(topology)
+    record = read_record(estate, run_name)
+    if record.status in OPEN:
+        raise Usage(
+            f"run {run_name} is not over: it is {record.status}",
+            next=f"end it first: failover abort {run_name}; then undo it",
+        )
+    manner.order = replace(manner.order, undo_of=run_name, purpose=record.started["purpose"])
+    runbook = undo_runbook(record, estate.topology)
+    done = running.run(estate, runbook, f"failover undo {run_name}", manner)
+    _told(done, manner)
+    if done.notes:
+        raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import typer
+
+from failover.cli import act, lab, see
+from failover.errors import FailoverError
+
+app = typer.Typer(
+    name="failover",
+    help="Take a region out of service and bring it back: for an incident, a drill and a release, on one path.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("status", see.status),
+    ("check", act.check),
+    ("plan", see.plan),
+    ("run", act.run),
+    ("resume", act.resume),
+    ("abort", act.abort),
+    ("undo", act.undo),
+    ("drain", act.drain),
+    ("restore", act.restore),
+    ("promote", act.promote),
+    ("drill", act.drill),
+    ("release", act.release),
+    ("runs", see.runs),
+    ("show", see.show),
+    ("validate", see.validate),
+    ("schema", see.schema),
+    ("providers", see.providers),
+)
+for _name, _function in _COMMANDS:
+    app.command(_name)(_function)
+app.add_typer(lab.app, name="lab")
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        from failover import __version__
+
+        typer.echo(f"failover {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: run a command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code. Errors are shown, never raised."""
+    from failover.cli import output
+
+    as_json = "--json" in arguments[: arguments.index("--")] if "--" in arguments else "--json" in arguments
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="failover", standalone_mode=False)
+    except FailoverError as error:
+        output.failure(error, as_json=as_json)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 6
+    except BrokenPipeError:
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    main()

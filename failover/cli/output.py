@@ -1,0 +1,52 @@
+"""Results go to stdout, everything else to stderr; one JSON document where it is asked for."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from failover.errors import FailoverError, Invalid
+from failover.secret import redact
+
+
+def out(lines: Iterable[str]) -> None:
+    """Results."""
+    _print("\n".join(lines), sys.stdout)
+
+
+def err(lines: Iterable[str]) -> None:
+    """What a person should see who keeps only the results."""
+    _print("\n".join(lines), sys.stderr)
+
+
+def document(data: Mapping[str, Any]) -> None:
+    """The one JSON document of a command."""
+    _print(json.dumps(data, indent=2, ensure_ascii=False, default=str), sys.stdout)
+
+
+def failure(error: FailoverError, *, as_json: bool) -> None:
+    """Show an error: on stdout as JSON, or on stderr for a person."""
+    from failover.report.plan import error_data
+    from failover.report.words import error_lines
+
+    if isinstance(error, Invalid):
+        from failover.report.problems import render
+
+        if as_json:
+            problems = [
+                {"file": one.file, "line": one.line, "column": one.column, "message": one.message}
+                for one in error.problems
+            ]
+            document({"error": {"what": "invalid files", "problems": problems, "exit_code": error.exit_code}})
+        else:
+            err([render(error.problems)])
+    elif as_json:
+        document({"error": error_data(error)})
+    else:
+        err(error_lines(error))
+
+
+def _print(text: str, stream: Any) -> None:
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        print(redact(text), file=stream, flush=True)

@@ -1,0 +1,237 @@
+"""Running a runbook for somebody: the plan, one question, the run, and what to do when it stops."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from failover.cli import output
+from failover.cli.options import interactive
+from failover.cli.signals import stopping
+from failover.engine import projected
+from failover.engine.estate import Estate
+from failover.engine.live import Hands
+from failover.engine.plan import Plan
+from failover.engine.record import OPEN, Record
+from failover.engine.runner import Order, Session
+from failover.errors import Failed, FailoverError, Interrupted, Refused, Usage
+from failover.report.plan import plan_lines
+from failover.report.progress import Lines, Progress, Screen
+from failover.report.words import error_lines
+from failover.runbook import Runbook
+from failover.units import duration
+from failover.world import RouteState, World
+
+
+@dataclass
+class Manner:
+    """How a run is carried out: asked about or not, approved by which hash, and what follows it on the screen."""
+
+    yes: bool = False
+    approved: str = ""
+    as_json: bool = False
+    order: Order = field(default_factory=Order)
+    answers: frozenset[str] = frozenset()
+    quiet: bool = False
+    extra: Callable[[], list[str]] = list
+    console: Any = None
+
+
+def run(estate: Estate, runbook: Runbook, command: str, manner: Manner) -> Record:
+    """Plan, ask, and run. Raises what stopped it."""
+    plan = projected.plan(estate, runbook, frozenset(manner.order.accepted))
+    _show(plan, command, manner)
+    _agree(plan, manner)
+    hands = Hands(stop=threading.Event(), approve=_approver(manner))
+    session_plan = plan
+
+    def start() -> Session:
+        return Session.begin(estate, session_plan, manner.order, hands, path_versions(estate))
+
+    return _carry_out(start, lambda _: session_plan, runbook, hands, manner)
+
+
+def resume(estate: Estate, runbook: Runbook, run_id: str, command: str, manner: Manner, **how: Any) -> Record:
+    """Take a run up again: find out about open writes, show what is left, ask, and go on."""
+    hands = Hands(stop=threading.Event(), approve=_approver(manner))
+
+    def start() -> Session:
+        session = Session.take_up(estate, runbook, run_id, hands, take_over=how["take_over"])
+        for step in how["skip"]:
+            session.skip(step, how["reason"])
+        for step in how["retry"]:
+            session.retry(step)
+        return session
+
+    def left(session: Session) -> Plan:
+        plan = session.plan({**session.record.accepted, **manner.order.accepted})
+        try:
+            _show(plan, command, manner)
+            _agree(plan, manner)
+        except FailoverError as error:
+            session.stop(error.what)
+            raise
+        return plan
+
+    return _carry_out(start, left, runbook, hands, manner)
+
+
+def path_versions(estate: Estate) -> dict[str, str]:
+    """The path version of every provider in the estate, which is part of a path's fingerprint."""
+    routers = {f"router {name}": router.path_version for name, router in estate.routers.items()}
+    return {**routers, **{f"database {name}": one.path_version for name, one in estate.databases.items()}}
+
+
+def _carry_out(
+    start: Callable[[], Session], plan_of: Callable[[Session], Plan], runbook: Runbook, hands: Hands, manner: Manner
+) -> Record:
+    with stopping(hands.stop):
+        session = start()
+        plan = plan_of(session)
+        accepted = {**session.record.accepted, **manner.order.accepted}
+        while True:
+            progress = _progress(runbook, session, manner)
+            hands.progress = progress.note
+            with _listening(session, progress), progress.shown():
+                error = _go(session, plan, accepted)
+            if error is None:
+                _finish(session, manner)
+                return session.record
+            if session.record.status not in OPEN or not _retried(session, error, manner, hands):
+                _left(session, error)
+                raise error
+            plan = session.plan(accepted)
+
+
+def _go(session: Session, plan: Plan, accepted: Mapping[str, str]) -> FailoverError | None:
+    try:
+        if plan.refusal is not None:
+            session.stop(plan.refusal.what)
+            return plan.refusal
+        session.go(plan, accepted)
+    except FailoverError as error:
+        return error
+    return None
+
+
+def _left(session: Session, error: FailoverError) -> None:
+    """Say with the error where the run stands and what the ways on are."""
+    run_id, record = session.record.id, session.record
+    if record.status == "stopped":
+        resume_line = f"failover resume {run_id}"
+        if resume_line not in error.next:
+            error.next = f"{error.next}; {resume_line}" if error.next else resume_line
+        back = f"failover undo {run_id}" if record.applied else f"failover abort {run_id}"
+        error.next += f", or {back}"
+        if isinstance(error, Failed):
+            error.exit_code = Interrupted.exit_code
+    elif not record.applied:
+        error.where = (f"{error.where}; " if error.where else "") + "nothing was changed"
+
+
+def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hands) -> bool:
+    """Ask a person what to do about a step that stopped. True where it is to be tried again."""
+    if not interactive() or manner.yes or hands.stop.is_set() or isinstance(error, Interrupted):
+        return False
+    steps = session.record.steps
+    stopped = [name for name, step in steps.items() if step.status in ("failed", "running")]
+    output.err(["", *error_lines(error), "", f"paused   {', '.join(stopped)}"])
+    while True:
+        output.err(["         r retry   s skip this step   a leave it here"])
+        answer = sys.stdin.readline().strip().lower()
+        if answer in ("", "a"):
+            return False
+        if answer == "s" and stopped:
+            output.err(["         why? (for the record)"])
+            reason = sys.stdin.readline().strip()
+            if reason:
+                session.skip(stopped[0], reason)
+                return True
+        if answer == "r":
+            return True
+
+
+def _finish(session: Session, manner: Manner) -> None:
+    record = session.record
+    if manner.as_json or manner.quiet:
+        return
+    took = duration(record.at - record.started["at"])
+    subject = " ".join(record.started["regions"])
+    output.out(
+        [
+            f"done     {record.started['runbook']} {subject}   run {record.id}   {took}, {len(record.applied)} changes",
+            *[f"         note: {note}" for note in record.notes],
+            *([f"         undo: failover undo {record.id}"] if record.applied else []),
+        ]
+    )
+
+
+def _show(plan: Plan, command: str, manner: Manner) -> None:
+    if manner.as_json or manner.quiet:
+        return
+    lines = plan_lines(plan, command)
+    output.err(lines if plan.refusal else [*lines[:-1], ""])
+
+
+def _agree(plan: Plan, manner: Manner) -> None:
+    if plan.refusal is not None:
+        plan.refusal.where = (f"{plan.refusal.where}; " if plan.refusal.where else "") + "nothing was changed"
+        raise plan.refusal
+    if manner.approved:
+        if len(manner.approved) < 6 or not plan.hash.startswith(manner.approved):
+            raise Refused(
+                "plan-changed",
+                f"the plan is {plan.hash} now, not {manner.approved}",
+                next="read the plan above; to run it, pass its hash",
+            )
+        return
+    if manner.yes:
+        return
+    if not interactive():
+        raise Usage(
+            "nobody is here to be asked whether to run this plan",
+            next=f"pass --plan {plan.hash} to run exactly it, or --yes",
+        )
+    output.err([f"Run this plan ({len(plan.changes)} changes)? [y/N] "])
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Interrupted("not run: you said no", next="nothing was changed")
+
+
+def _approver(manner: Manner) -> Callable[[str, str], bool | None]:
+    def approve(step: str, message: str) -> bool | None:
+        if step in manner.answers:
+            return True
+        if not interactive() or manner.yes:
+            return None
+        output.err([f"approve  {step}: {message}  [y/N] "])
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    return approve
+
+
+@contextlib.contextmanager
+def _listening(session: Session, progress: Progress) -> Iterator[None]:
+    session.journal.listeners.append(progress.event)
+    try:
+        yield
+    finally:
+        session.journal.listeners.remove(progress.event)
+
+
+def _progress(runbook: Runbook, session: Session, manner: Manner) -> Progress:
+    asks = any(step.verb == "approve" for step in runbook.steps)
+    if manner.console is None and (not sys.stderr.isatty() or asks):
+        return Lines(extra=manner.extra)
+    return Screen(runbook, lambda: shares(session.world), manner.extra, manner.console)
+
+
+def shares(world: World) -> dict[str, dict[str, float]]:
+    """What part of each route's traffic goes to which region, as this process last saw or made it."""
+    found: dict[str, dict[str, float]] = {}
+    for route, state in world.routes.items():
+        if isinstance(state, RouteState) and any(state.weights.values()):
+            whole = sum(state.weights.values())
+            found[route.partition("@")[0]] = {region: weight / whole for region, weight in state.weights.items()}
+    return found

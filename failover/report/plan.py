@@ -1,0 +1,165 @@
+"""A plan, as a person reads it in ten seconds and as a program does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from failover.engine.plan import Plan, PlannedStep, describe
+from failover.errors import FailoverError, Refused
+from failover.report.words import series, table
+from failover.steps.actions import Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.units import duration
+from failover.verdict import worst
+from failover.world import MemberChange, Role, RouteChange, RouteState
+
+
+def plan_lines(plan: Plan, command: str) -> list[str]:
+    """The plan in text. `command` is what would run exactly this."""
+    subject = " ".join(str(value) for value in plan.runbook.inputs.values() if isinstance(value, str) and value)
+    counts = f"{_count(len(plan.changes), 'change')}, {_count(plan.checks, 'check')}"
+    head = f"{plan.runbook.name} {subject}".strip()
+    lines = [f"{head:<42} plan {plan.hash} · {counts}", ""]
+    rows = [row for number, planned in enumerate(plan.steps, 1) for row in _rows(number, planned)]
+    lines += table(rows)
+    guards = _guards(plan)
+    if guards:
+        lines += ["", "guards  " + " · ".join(guards)]
+    if plan.refusal is None:
+        lines += [f"Nothing was changed. To run exactly this: {command} --plan {plan.hash}"]
+    return lines
+
+
+def _rows(number: int, planned: PlannedStep) -> Iterator[tuple[str, str, str]]:
+    said = list(_said(planned)) or ["nothing to do: it is so already"]
+    for index, line in enumerate(said):
+        yield (f"{number} {planned.step.id}", planned.step.verb, line) if index == 0 else ("", "", line)
+
+
+def _said(planned: PlannedStep) -> Iterator[str]:
+    for index, action in enumerate(planned.actions):
+        if isinstance(action, Look) and index in planned.verdicts:
+            verdict = planned.verdicts[index]
+            evidence = "" if verdict.passed else f" ({'; '.join(verdict.evidence)})"
+            yield f"{action.about}: {_count(len(action.checks), 'check')}, now {verdict.outcome}{evidence}"
+    routes: dict[str, list[RouteState]] = {}
+    for change in planned.changes:
+        if isinstance(change, RouteChange):
+            routes.setdefault(change.route, [change.before]).append(change.after)
+    for route, states in routes.items():
+        service, _, router = route.partition("@")
+        yield f"{service:<8} {'   '.join(series(states))}   by {router}"
+    yield from _moves([change for change in planned.changes if isinstance(change, MemberChange)])
+    for action in planned.actions:
+        match action:
+            case Run(argv=argv):
+                yield "will be run: " + " ".join(argv)
+            case Ask(message=message):
+                yield f"will be asked: {message}"
+            case Tell(notifier=notifier, message=message):
+                yield f"{notifier} will be told: {message}"
+            case Note(text=text):
+                yield text
+    checked = dict.fromkeys(_checked(planned))
+    if checked:
+        yield "will be checked: " + "; ".join(checked)
+    waits = sum(action.seconds for action in planned.actions if isinstance(action, Pause))
+    if waits:
+        yield f"waits {duration(waits)} in all, and for what is named above"
+
+
+def _moves(changes: list[MemberChange]) -> Iterator[str]:
+    databases = dict.fromkeys(change.database for change in changes)
+    for database in databases:
+        parts = []
+        for change in changes:
+            if change.database != database:
+                continue
+            match change.before, change.after:
+                case Role.PRIMARY, Role.FENCED:
+                    parts.append(f"stop writes in {change.region}")
+                case _, Role.FENCED:
+                    parts.append(f"fence {change.region} by its device")
+                case Role.REPLICA, Role.PRIMARY:
+                    kind = "switchover, no loss" if change.planned else "failover, may lose writes"
+                    parts.append(f"promote {change.region} ({kind})")
+                case _, Role.PRIMARY:
+                    parts.append(f"let {change.region} take writes again")
+                case Role.REPLICA, Role.REPLICA:
+                    parts.append(f"{change.region} follows {change.primary}")
+                case _:
+                    parts.append(f"{change.region} becomes a replica again (now {change.before})")
+        yield f"{database:<8} {', then '.join(parts)}"
+
+
+def _checked(planned: PlannedStep) -> Iterator[str]:
+    for index, action in enumerate(planned.actions):
+        match action:
+            case Look(about=about) if index not in planned.verdicts:
+                yield about
+            case Settle(wait_out=wait_out):
+                yield "every router and name server answers so" + (", old answers expired" if wait_out else "")
+            case CatchUp(source=source, target=target):
+                yield f"{target} has every write of {source}"
+            case Follow(region=region):
+                yield f"{region} follows"
+
+
+def _guards(plan: Plan) -> list[str]:
+    names = dict.fromkeys(judgement.guard for _, judgement in plan.judgements)
+    said = []
+    for name in names:
+        verdict = worst(judgement.verdict for _, judgement in plan.judgements if judgement.guard == name)
+        waived = not verdict.passed and name in plan.accepted
+        peak = [line for line in verdict.evidence if "would carry" in line]
+        said.append(f"{name} {'waived' if waived else verdict.outcome}" + (f" ({peak[-1]})" if peak else ""))
+    return said
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan for a program."""
+    return {
+        "plan": plan.hash,
+        "runbook": plan.runbook.name,
+        "inputs": dict(plan.runbook.inputs),
+        "changes": len(plan.changes),
+        "steps": [
+            {
+                "id": planned.step.id,
+                "verb": planned.step.verb,
+                "actions": [
+                    {**describe(action), **_reasons(action), **_verdict(planned, index)}
+                    for index, action in enumerate(planned.actions)
+                ],
+            }
+            for planned in plan.steps
+        ],
+        "guards": [
+            {
+                "step": step,
+                "guard": judgement.guard,
+                "outcome": str(judgement.verdict.outcome),
+                "evidence": list(judgement.verdict.evidence),
+                "accepted": judgement.guard in plan.accepted,
+            }
+            for step, judgement in plan.judgements
+        ],
+        "refused": error_data(plan.refusal) if plan.refusal else None,
+    }
+
+
+def _reasons(action: object) -> dict[str, Any]:
+    return {"reasons": [item.reason for item in action.items]} if isinstance(action, Changes) else {}
+
+
+def _verdict(planned: PlannedStep, index: int) -> dict[str, Any]:
+    verdict = planned.verdicts.get(index)
+    return {"outcome": str(verdict.outcome), "evidence": list(verdict.evidence)} if verdict else {}
+
+
+def error_data(error: FailoverError) -> dict[str, Any]:
+    """An error for a program."""
+    data = {"what": error.what, "where": error.where, "next": error.next, "exit_code": error.exit_code}
+    return {**data, "guard": error.guard, "seen": list(error.seen)} if isinstance(error, Refused) else data
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,133 @@
+"""One change, one verdict, one event, each in a line that a tired person understands."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from failover.clock import stamp
+from failover.errors import FailoverError, Refused
+from failover.units import duration
+from failover.world import Change, Role, RouteChange, RouteState, decode
+
+_ROLES = {
+    (Role.PRIMARY, Role.FENCED): "stop its writes",
+    (Role.FENCED, Role.PRIMARY): "let it take writes again",
+    (Role.UNKNOWN, Role.FENCED): "fence it by its device",
+    (Role.STOPPED, Role.FENCED): "fence it by its device",
+    (Role.REPLICA, Role.PRIMARY): "promote it",
+}
+
+
+def share(state: RouteState, region: str) -> str:
+    """The part of a route's traffic that `region` gets, as a percentage."""
+    whole = sum(state.weights.values())
+    return f"{100 * state.weights.get(region, 0) / whole:.0f} %" if whole else "-"
+
+
+def change_line(change: Change) -> str:
+    """What `change` does, without its reason."""
+    if isinstance(change, RouteChange):
+        service = change.route.partition("@")[0]
+        return f"{service:<8} {'   '.join(series([change.before, change.after]))}"
+    what = _ROLES.get((change.before, change.after), f"follow {change.primary}")
+    return f"{change.database:<8} {change.region}: {what} ({change.before} → {change.after})"
+
+
+def series(states: list[RouteState]) -> list[str]:
+    """A region's shares one after another, `east 50 → 25 → 0 %`, for each that moves; then the TTL if it does."""
+    lines = []
+    for region in states[0].weights:
+        shares = [share(state, region).removesuffix(" %") for state in states]
+        moved = [one for index, one in enumerate(shares) if index == 0 or one != shares[index - 1]]
+        if len(moved) > 1:
+            lines.append(f"{region} {' → '.join(moved)} %")
+    ttls = [state.ttl for state in states]
+    moved_ttls = [str(one) for index, one in enumerate(ttls) if index == 0 or one != ttls[index - 1]]
+    if len(moved_ttls) > 1:
+        lines.append(f"TTL {' → '.join(moved_ttls)} s")
+    return lines
+
+
+def event_lines(event: Mapping[str, Any]) -> list[str]:
+    """The lines that the journal's `event` is worth to whoever watches a run; most bookkeeping is worth none."""
+    match event["kind"]:
+        case "intent" if event.get("command"):
+            return ["run " + " ".join(event["command"])]
+        case "intent":
+            return [change_line(decode(change)) for change in event["changes"]]
+        case "outcome" if event["result"] != "done":
+            return [f"{event['result']}: {event.get('error') or _command_end(event)}"]
+        case "check":
+            return [f"{event['what']}: {event['outcome']}" + _evidence(event)]
+        case "settled":
+            return ["settled: every name server and router answers so"]
+        case "guard":
+            waived = "waived" if event["accepted"] else "refuses"
+            return [f"guard {event['guard']} {waived}: {'; '.join(event['evidence'])}"]
+        case "step-done":
+            return ["done"]
+        case "step-failed":
+            return [f"failed: {event['error']}"]
+        case "step-skipped":
+            return [f"skipped: {event['reason']}"]
+        case "note":
+            return [event["text"]]
+        case "run-adopted":
+            owner = event["owner"]
+            return [f"taken up by {owner['by']} on {owner['host']}, process {owner['pid']}"]
+        case "run-stopped":
+            return [f"stopped: {event['error']}"]
+        case "run-ended":
+            return [f"ended: {event['status']}" + (f", {event['error']}" if event.get("error") else "")]
+    return []
+
+
+def _evidence(event: Mapping[str, Any]) -> str:
+    lines: list[str] = event["evidence"]
+    return f" ({'; '.join(lines)})" if lines and event["outcome"] != "pass" else ""
+
+
+def _command_end(event: Mapping[str, Any]) -> str:
+    last = event.get("output") or [""]
+    return f"exit code {event.get('exit_code')} {last[-1]}"
+
+
+def error_lines(error: FailoverError, tail: str = "") -> list[str]:
+    """An error as it is shown: what, where, what was seen, what next; `tail` says what has become of the world."""
+    if isinstance(error, Refused):
+        lines = [f"refused  {error.guard}: {error.what}"]
+        next_word = "ways out"
+    else:
+        word = {4: "unclear", 5: "held", 6: "stopped"}.get(error.exit_code, "failed")
+        lines = [f"{word:<8} {error.what}"]
+        next_word = "next"
+    if error.where:
+        lines.append(f"         where: {error.where}")
+    lines += [f"         seen: {line}" for line in getattr(error, "seen", ())]
+    if error.next:
+        lines.append(f"         {next_word}: {error.next}")
+    if tail:
+        lines.append(f"         {tail}")
+    return lines
+
+
+def ago(then: float, now: float) -> str:
+    """How long ago, as `3 d ago`."""
+    return (
+        f"{duration(max(0.0, now - then)).split('.')[0].removesuffix(' s')} s ago"
+        if now - then < 60
+        else (" ".join(duration(now - then).split()[:2]) + " ago")
+    )
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """`rows` as aligned columns, two spaces apart."""
+    listed = list(rows)
+    if not listed:
+        return []
+    widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
+
+
+def when(wall: float) -> str:
+    """A time for a person: UTC to the second."""
+    return stamp(wall)[:19].replace("T", " ") + "Z"
