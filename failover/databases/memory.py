@@ -229,8 +229,10 @@ class MemoryDatabase:
                         where=change.resource,
                         next="declare one, or accept the guard unfenced-primary by name",
                     )
-                copy.role = Role.FENCED
+                copy.role, copy.off = Role.FENCED, True
             case ((Role.FENCED | Role.REPLICA), Role.PRIMARY):
+                if copy.off:
+                    raise Failed("it does not run", where=change.resource, next="start it")
                 if primary:
                     raise Refused(
                         "two-primaries", f"{primary} takes writes", where=change.resource, next=f"fence {primary}"

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -39,7 +39,8 @@ wal_receiver_timeout = 5s
 def binaries(version: int) -> Path:
     """The programs of PostgreSQL 16 or 18, as the package that carries them lays them out."""
     package = find_spec(install.PACKAGE)
-    assert package and package.submodule_search_locations
+    assert package
+    assert package.submodule_search_locations
     return Path(next(iter(package.submodule_search_locations))) / f"pginstall{'18' if version == 18 else ''}" / "bin"
 
 
@@ -190,7 +191,7 @@ class Cluster:
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "cwd") == str(self.data(region)):
+                if entry.name.isdigit() and (entry / "cwd").readlink() == self.data(region):
                     found.append(int(entry.name))
         return found
 
@@ -220,7 +221,7 @@ class Writer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         self._thread.start()
         until(lambda: self.acknowledged)
         return self
@@ -233,7 +234,7 @@ class Writer:
     def gap(self) -> float:
         """The longest time between two acknowledged writes, in seconds."""
         times = [at for _, at in self.acknowledged]
-        return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
     def _run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
