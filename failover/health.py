@@ -66,6 +66,12 @@ def regions_health(topology: Topology, services: Iterable[str], regions: Iterabl
     )
 
 
+def checks_health(topology: Topology, checks: Iterable[CheckId], world: World) -> Verdict:
+    """The worst health among the services and regions that `checks` look at."""
+    looked_at = dict.fromkeys((identity.service, identity.region) for identity in checks)
+    return worst(region_health(topology.services[service], region, world) for service, region in looked_at)
+
+
 def summary(topology: Topology, region: str, world: World) -> tuple[Outcome, int, int]:
     """For one line about `region`: its outcome, and how many of how many checks pass."""
     ids = check_ids(topology, topology.services, [region])

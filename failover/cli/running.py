@@ -158,10 +158,10 @@ def _finish(session: Session, manner: Manner) -> None:
     if manner.as_json or manner.quiet:
         return
     took = duration(record.at - record.started["at"])
-    subject = " ".join(record.started["regions"])
+    what = " ".join((record.started["runbook"], *record.started["regions"]))
     output.out(
         [
-            f"done     {record.started['runbook']} {subject}   run {record.id}   {took}, {len(record.applied)} changes",
+            f"done     {what}   run {record.id}   {took}, {len(record.applied)} changes",
             *[f"         note: {note}" for note in record.notes],
             *([f"         undo: failover undo {record.id}"] if record.applied else []),
         ]

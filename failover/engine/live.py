@@ -12,7 +12,7 @@ from failover.engine.process import run_command
 from failover.engine.readback import Readback
 from failover.engine.record import Record, command_key
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
-from failover.health import databases_of
+from failover.health import checks_health, databases_of
 from failover.runbook import Step
 from failover.secret import Secret
 from failover.steps.actions import (
@@ -170,7 +170,7 @@ class Live:
         self.hands.progress(step.id, f"looking at {action.about}: {len(action.checks)} checks")
         needed = databases_of(self.estate.topology, action.checks)
         world = self.observe(Scope(databases=needed, checks=action.checks))
-        verdict = worst(world.checks[check] for check in action.checks)
+        verdict = checks_health(self.estate.topology, action.checks, world)
         return self._seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
 
     def _settle(self, step: Step, action: Settle) -> Seen:

@@ -6,9 +6,10 @@ from failover.engine.estate import Estate
 from failover.engine.loop import drive
 from failover.engine.plan import Plan, PlannedStep
 from failover.errors import FailoverError
+from failover.health import checks_health
 from failover.runbook import Runbook, Step
 from failover.steps.actions import Action, Changes, Look, Run, Scope, Seen
-from failover.verdict import passed, worst
+from failover.verdict import passed
 from failover.world import MemberChange, Role, World
 
 
@@ -65,7 +66,7 @@ class Projected:
                     self._expect(change.database)
         elif isinstance(action, Look) and not self.touched:
             world = self.observe(Scope(checks=action.checks))
-            verdict = worst(world.checks[check] for check in action.checks)
+            verdict = checks_health(self.estate.topology, action.checks, world)
             planned.verdicts[len(planned.actions) - 1] = verdict
             return Seen(world, verdict)
         elif isinstance(action, Run):
