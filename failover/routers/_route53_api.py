@@ -212,7 +212,9 @@ class Api:
         made = boto3.Session(
             botocore_session=session, profile_name=self.config.profile, region_name=self.config.region
         )
-        return made.client("route53", endpoint_url=self.config.endpoint, config=settings)
+        # With an endpoint of its own boto3 wants a region to sign for; Route 53 has but this one.
+        region = made.region_name or "us-east-1"
+        return made.client("route53", region_name=region, endpoint_url=self.config.endpoint, config=settings)
 
     def _explained(self, error: Exception, writes: bool, attempts: int) -> FailoverError:
         unchanged = "; nothing was written" if writes else ""

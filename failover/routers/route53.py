@@ -175,7 +175,7 @@ class Route53:
         try:
             if receipt and not self._synced(receipt, deadline):
                 return unknown(f"{route}: Route 53's change {receipt} is PENDING")
-            group = self._groups.get(route)
+            group = self._groups.get(route) if receipt else None
             if group is None or group.state != wanted:
                 found = self._look([route], deadline)[route]
                 if isinstance(found, Unknown):

@@ -151,8 +151,8 @@ class Proxy:
     """A TCP proxy in front of a DNS server. `fault` says of each message what becomes of it:
 
     "" it is passed on; "lose" it is passed on and its answer is not; "hang" the same, but the connection stays open;
-    "close" it is not passed on; anything else is the response code that is answered in the server's place, signed, or not where
-    " unsigned" follows.
+    "close" it is not passed on. Anything else is the response code that is answered in the server's place, without
+    a signature where " unsigned" follows it.
     """
 
     def __init__(self, port: int) -> None:
