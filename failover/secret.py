@@ -4,17 +4,22 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from typing import TYPE_CHECKING, Any
 
 from failover.errors import Failed
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 _STRUCK = "[secret]"
 _known: set[str] = set()
 _guard = threading.Lock()
+
+
+class InTheFile(ValueError):
+    """A secret stands in a file itself; the line it stands on is not to be shown."""
 
 
 class Secret:
@@ -62,20 +67,25 @@ class Secret:
     def _read(cls, value: Any) -> "Secret":
         if isinstance(value, Secret):
             return value
-        well_formed = isinstance(value, dict) and len(value) == 1 and set(value) <= {"env", "file"}
-        if not well_formed or not all(isinstance(name, str) and name for name in value.values()):
-            raise ValueError("a secret never stands in a file; write {env: NAME} or {file: PATH}")
-        return cls(value)
+        if not value or (isinstance(value, dict) and set(value) <= {"env", "file"}):
+            names = list(value.values()) if value else []
+            if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
+                raise ValueError("say where the secret is: {env: NAME} or {file: PATH}, one of the two")
+            return cls(value)
+        _remember_all(value)
+        raise InTheFile("a secret never stands in a file; write {env: NAME} or {file: PATH}")
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
         return core_schema.no_info_plain_validator_function(
             cls._read,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda secret: secret.source),
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: "CoreSchema", handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
         return {
             "type": "object",
             "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
@@ -91,6 +101,14 @@ def remember(value: str) -> None:
     if len(value) >= 4:
         with _guard:
             _known.add(value)
+
+
+def _remember_all(value: Any) -> None:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _remember_all(item)
+    elif not isinstance(value, bool) and value is not None:
+        remember(str(value))
 
 
 def redact(text: str) -> str:

@@ -32,7 +32,13 @@ def _needs_lab() -> None:
 
 
 @app.command()
-def up(directory: Directory = _HERE, customers: bool = True, as_json: Json = False) -> None:
+def up(
+    directory: Directory = _HERE,
+    customers: Annotated[
+        bool, typer.Option("--customers", help="Let customers order, until the lab is down.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Start two regions and write a failover.yaml for them."""
     _needs_lab()
     from failover.lab import lab

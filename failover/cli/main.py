@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import click
 import typer
 
 from failover.cli import act, lab, see
@@ -64,18 +63,13 @@ def run(arguments: list[str]) -> int:
 
     as_json = "--json" in arguments[: arguments.index("--")] if "--" in arguments else "--json" in arguments
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="failover", standalone_mode=False)
+        app(arguments, prog_name="failover")
     except FailoverError as error:
         output.failure(error, as_json=as_json)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 6
-    except BrokenPipeError:
-        return 1
-    return code if isinstance(code, int) else 0
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -195,8 +195,12 @@ def _agree(plan: Plan, manner: Manner) -> None:
             next=f"pass --plan {plan.hash} to run exactly it, or --yes",
         )
     output.err([f"Run this plan ({len(plan.changes)} changes)? [y/N] "])
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Interrupted("not run: you said no", next="nothing was changed")
+    try:
+        agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        agreed = False
+    if not agreed:
+        raise Interrupted("not run: nobody agreed to the plan", next="nothing was changed")
 
 
 def _approver(manner: Manner) -> Callable[[str, str], bool | None]:
