@@ -15,16 +15,20 @@ def bounded(seconds: float, call: Callable[[], T], cut: Callable[[], None]) -> T
     is not waited for.
     """
     answer: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - carried to the caller, who raises it
-            answer.set_exception(error)
-
-    threading.Thread(target=work, daemon=True, name="bounded").start()
+    threading.Thread(target=_work, args=(call, answer), daemon=True, name="bounded").start()
     try:
         return answer.result(timeout=seconds)
     finally:
         if not answer.done():
             cut()
+        del answer
+
+
+def _work(call: Callable[[], T], answer: Future[T]) -> None:
+    try:
+        answer.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - carried to the caller, who raises it
+        answer.set_exception(error)
+    finally:
+        # An error refers to this frame; if the frame referred to the error, its connection would stay open.
+        del call, answer

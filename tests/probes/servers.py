@@ -30,6 +30,7 @@ def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int
     """A TCP server on a free port that gives each connection to `handler`, with an event that is set at the end."""
     over = threading.Event()
     workers: list[threading.Thread] = []
+    connections: list[socket.socket] = []
 
     def work(connection: socket.socket) -> None:
         with connection, suppress(OSError):
@@ -44,6 +45,7 @@ def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int
             while True:
                 connection, _ = listener.accept()
                 connection.settimeout(10)
+                connections.append(connection)
                 workers.append(threading.Thread(target=work, args=(connection,)))
                 workers[-1].start()
 
@@ -56,6 +58,9 @@ def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int
             over.set()
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+            for connection in connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             for worker in workers:
                 worker.join()
 
