@@ -59,6 +59,8 @@ class Resolver:
                 break
             except dns.exception.Timeout:
                 continue
+            except OSError as error:
+                raise Unresolved("the name server does not answer") from error
         answers = [rrset for rrset in response.answer if rrset.rdtype == dns.rdatatype.A]
         if not answers:
             raise Unresolved(f"{RECORD} has no address")

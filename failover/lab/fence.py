@@ -9,23 +9,21 @@ from pathlib import Path
 
 from failover.errors import Failed, FailoverError, Usage
 from failover.lab import postgres
-from failover.lab.state import load, locked
-
-PATIENCE = 20
+from failover.lab.state import load
 
 
 def fence(directory: Path, name: str) -> None:
     """Fence one region, or raise."""
     lab = load(directory)
     region = lab.region(name)
-    with locked(lab.directory, PATIENCE):
-        # Before the kill too: from here on nobody can start it as a primary.
-        postgres.become_standby(region)
-        postgres.kill(region)
-        postgres.become_standby(region)
-        if left := postgres.running(region):
-            pids = ", ".join(str(process.pid) for process in left)
-            raise Failed(f"PostgreSQL in {name} still runs: {pids}", where=str(region.data))
+    # Before the kill, so that nobody can start it as a primary any more, and after it, because a promotion
+    # that was under way removes the file again.
+    postgres.become_standby(region)
+    postgres.kill(lab, region)
+    postgres.become_standby(region)
+    if left := postgres.running(region):
+        pids = ", ".join(str(process.pid) for process in left)
+        raise Failed(f"PostgreSQL in {name} still runs: {pids}", where=str(region.data))
 
 
 def main(arguments: list[str]) -> int:

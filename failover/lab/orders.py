@@ -13,10 +13,9 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 PATIENCE = 2.0
 PAUSE = 0.01
-CONNECT = 0.4
+ANSWER = 0.4
 ATTEMPT = 1.0
 SLOTS = 4
-_RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
 
 class Unavailable(Exception):
@@ -33,15 +32,16 @@ class Sentinel:
 
     async def objection(self) -> str:
         """Why this PostgreSQL takes no writes right now, or an empty text where it does."""
+        deadline = _now() + ANSWER
         try:
-            async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout_at(deadline):
                 await self._turn.acquire()
         except TimeoutError:
             return "no answer in time"
         try:
             if self._connection is None:
-                self._connection = await connect(self.conninfo)
-            with _bounded(self._connection, CONNECT):
+                self._connection = await connect(self.conninfo, deadline)
+            with _bounded(self._connection, deadline):
                 row = await (await self._connection.execute("SHOW transaction_read_only")).fetchone()
         except (psycopg.Error, TimeoutError) as error:
             await _close(self._connection)
@@ -89,11 +89,11 @@ class Orders:
         connection: Connection | None = None
         try:
             connection = self._idle.pop() if self._idle else await self._open(deadline)
-            with _bounded(connection, min(ATTEMPT, max(deadline - _now(), PAUSE))):
+            with _bounded(connection, min(deadline, _now() + ATTEMPT)):
                 await connection.execute(
                     "INSERT INTO orders (id, region) VALUES (%s, %s) ON CONFLICT DO NOTHING", (order, region)
                 )
-        except (*_RETRIED, TimeoutError) as error:
+        except (psycopg.Error, TimeoutError) as error:
             # What happened to one connection will happen to its siblings.
             stale, self._idle = [connection, *self._idle], []
             for other in stale:
@@ -111,7 +111,7 @@ class Orders:
         conninfo = self._search.result() if self._search.done() else None
         if conninfo is None:
             raise TimeoutError(self._blocked())
-        return await connect(conninfo)
+        return await connect(conninfo, min(deadline, _now() + ANSWER))
 
     async def _look(self) -> str | None:
         while _now() < self._wanted:
@@ -126,15 +126,15 @@ class Orders:
         return reasons or "every connection is busy"
 
 
-async def connect(conninfo: str) -> Connection:
-    """A connection that commits each statement, or an error soon."""
-    async with asyncio.timeout(CONNECT):
+async def connect(conninfo: str, deadline: float) -> Connection:
+    """A connection that commits each statement, or an error by `deadline`."""
+    async with asyncio.timeout_at(deadline):
         return await Connection.connect(conninfo, autocommit=True)
 
 
 @contextmanager
-def _bounded(connection: Connection, seconds: float) -> Iterator[None]:
-    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+def _bounded(connection: Connection, deadline: float) -> Iterator[None]:
+    timer = asyncio.get_running_loop().call_at(deadline, _hang_up, connection)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
@@ -17,6 +17,7 @@ from failover.lab import install, process
 from failover.lab.state import Lab, Region
 
 DATABASE = "shop"
+PROGRAMS = frozenset({b"postgres", b"initdb", b"pg_basebackup", b"pg_rewind", b"pg_ctl"})
 SUPERUSER = "failover"
 APPLICATION = "shop"
 REPLICATOR = "replicator"
@@ -133,6 +134,7 @@ def become_standby(region: Region) -> None:
 
 def start(lab: Lab, region: Region) -> None:
     """Start a region's PostgreSQL as what it is on disk and wait until it answers."""
+    clear(lab, region)
     part = f"postgres-{region.name}"
     argv = [*lab.via, str(lab.binaries / "postgres"), "-D", str(region.data)]
     server = process.spawn(lab.directory, part, argv, lab.log(part))
@@ -172,29 +174,48 @@ def running(region: Region) -> list[process.Process]:
     return process.serving(region.data)
 
 
-def kill(region: Region) -> int:
+def using(region: Region) -> list[process.Process]:
+    """The same, and whatever else of PostgreSQL works on the region's data directory."""
+    return process.serving(region.data, PROGRAMS)
+
+
+def kill(lab: Lab, region: Region) -> int:
     """End a region's PostgreSQL as a power cut would, and return how many processes died."""
-    return process.end(lambda: running(region), signal.SIGKILL)
+    died = process.end(lambda: running(region), signal.SIGKILL)
+    clear(lab, region)
+    return died
 
 
-def forget_memory(lab: Lab, region: Region) -> None:
-    """Remove the shared memory segment that a killed server left in the kernel."""
-    try:
-        key, number = (region.data / "postmaster.pid").read_text().splitlines()[6].split()
-        segments = [line.split() for line in (process.PROC / "sysvipc" / "shm").read_text().splitlines()[1:]]
-    except (OSError, IndexError, ValueError):
+def clear(lab: Lab, region: Region) -> None:
+    """Remove what a killed server left: its shared memory in the kernel, and its lock file.
+
+    The next server would refuse to start while the number in that file belongs to anybody, be it to the dead
+    one that nobody has reaped, as in a container without an init.
+    """
+    lock = region.data / "postmaster.pid"
+    if running(region) or not lock.exists():
         return
-    attached = 6
-    for segment in segments:
-        left = segment[:2] == [key, number] and segment[attached] == "0"
-        if left and (ipcrm := shutil.which("ipcrm")):
-            process.run(lab.directory, "ipcrm", [*lab.via, ipcrm, "-m", number])
+    with suppress(OSError, IndexError, ValueError):
+        key, number = lock.read_text().splitlines()[6].split()
+        _forget_memory(lab, key, number)
+    lock.unlink(missing_ok=True)
 
 
 def said(lab: Lab, region: Region) -> str:
     """The last lines of a server's own logs."""
     logs = (region.home / "log" / "postgres.log", lab.log(f"postgres-{region.name}"))
     return process.tail("\n".join(path.read_text(errors="replace") for path in logs if path.exists()))
+
+
+def _forget_memory(lab: Lab, key: str, number: str) -> None:
+    attached = 6
+    for line in (process.PROC / "sysvipc" / "shm").read_text().splitlines()[1:]:
+        segment = line.split()
+        left = segment[:2] == [key, number] and segment[attached] == "0"
+        if left and (ipcrm := shutil.which("ipcrm")):
+            # Somebody else may have removed it meanwhile.
+            with suppress(Failed):
+                process.run(lab.directory, "ipcrm", [*lab.via, ipcrm, "-m", number])
 
 
 def _home(lab: Lab, region: Region) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from failover.clock import SYSTEM
 from failover.errors import Failed
 
 MARK = "FAILOVER_LAB_PROCESS"
+PART = "FAILOVER_LAB_PART"
 PROC = Path("/proc")
 _POLL = 0.02
 
@@ -42,7 +44,7 @@ def until(condition: Callable[[], bool], seconds: float, poll: float = _POLL) ->
 def environment(directory: Path, part: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a part of the laboratory inherits: its mark, and none of the caller's PostgreSQL or AWS settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "AWS_", "LC_"))}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC", **(extra or {}), MARK: f"{directory}#{part}"}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC", **(extra or {}), MARK: str(directory), PART: part}
 
 
 def spawn(directory: Path, part: str, argv: Sequence[str], log: Path) -> Process:
@@ -102,25 +104,25 @@ def table() -> list[Process]:
 
 def marked(directory: Path) -> list[Process]:
     """The processes that were started for the laboratory in `directory`, by their mark."""
-    mark = f"{MARK}={directory}#".encode()
+    mark = os.fsencode(f"{MARK}={directory}")
+    name = f"{PART}=".encode()
     found: list[Process] = []
     for process in table():
-        for variable in _read(process.pid, "environ").split(b"\0"):
-            if variable.startswith(mark):
-                part = variable[len(mark) :].decode(errors="replace")
-                found.append(Process(process.pid, process.started, part, process.parent))
-    return [process for process in found if process.pid != os.getpid()]
+        variables = _read(process.pid, "environ").split(b"\0")
+        if mark in variables and process.pid != os.getpid():
+            part = next((entry[len(name) :].decode() for entry in variables if entry.startswith(name)), "")
+            found.append(Process(process.pid, process.started, part, process.parent))
+    return found
 
 
-def serving(data: Path) -> list[Process]:
+def serving(data: Path, programs: AbstractSet[bytes] = frozenset({b"postgres"})) -> list[Process]:
     """The PostgreSQL processes of one data directory, whoever started them, server first."""
     wanted = os.fsencode(data)
     everything = table()
     servers = {
         process.pid
         for process in everything
-        if wanted in (argv := _read(process.pid, "cmdline").split(b"\0"))
-        and argv[0].rsplit(b"/", 1)[-1] == b"postgres"
+        if wanted in (argv := _read(process.pid, "cmdline").split(b"\0")) and argv[0].rsplit(b"/", 1)[-1] in programs
     }
     found = [
         Process(process.pid, process.started, "postgres", process.parent)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import boto3
 from botocore.config import Config
@@ -12,6 +12,8 @@ from failover.lab.state import Lab
 
 if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
+    from mypy_boto3_route53.literals import RRTypeType
+    from mypy_boto3_route53.type_defs import ChangeTypeDef, ResourceRecordSetTypeDef
 
 ZONE = "lab.example."
 RECORD = "shop.lab.example."
@@ -70,38 +72,33 @@ def create(lab: Lab) -> str:
     api = client(lab.endpoint)
     made = api.create_hosted_zone(Name=ZONE, CallerReference=str(lab.directory))
     zone = made["HostedZone"]["Id"].rpartition("/")[2]
-    api.change_resource_record_sets(
-        HostedZoneId=zone,
-        ChangeBatch={
-            "Changes": [
-                # The one that moto makes is not a record's text.
-                {
-                    "Action": "UPSERT",
-                    "ResourceRecordSet": {
-                        "Name": ZONE,
-                        "Type": "SOA",
-                        "TTL": 900,
-                        "ResourceRecords": [{"Value": AUTHORITY}],
-                    },
-                },
-                *(
-                    {
-                        "Action": "CREATE",
-                        "ResourceRecordSet": {
-                            "Name": RECORD,
-                            "Type": "A",
-                            "SetIdentifier": region.name,
-                            "Weight": WEIGHT,
-                            "TTL": TTL,
-                            "ResourceRecords": [{"Value": region.address}],
-                        },
-                    }
-                    for region in lab.regions.values()
-                ),
-            ]
-        },
-    )
+    # The authority that moto makes is not a record's text, so it is replaced.
+    records = [Record(ZONE, "SOA", 900, (AUTHORITY,))]
+    records += [Record(RECORD, "A", TTL, (region.address,), region.name, WEIGHT) for region in lab.regions.values()]
+    _put(api, zone, records)
     return zone
+
+
+def write(lab: Lab, records: Iterable[Record]) -> None:
+    """Create or replace records of the zone."""
+    _put(client(lab.endpoint), lab.zone, records)
+
+
+def _put(api: "Route53Client", zone: str, records: Iterable[Record]) -> None:
+    changes = [_change(record) for record in records]
+    api.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": changes})
+
+
+def _change(record: Record) -> "ChangeTypeDef":
+    record_set: ResourceRecordSetTypeDef = {
+        "Name": record.name,
+        "Type": cast("RRTypeType", record.kind),
+        "TTL": record.ttl,
+        "ResourceRecords": [{"Value": value} for value in record.values],
+    }
+    if record.identifier is not None and record.weight is not None:
+        record_set |= {"SetIdentifier": record.identifier, "Weight": record.weight}
+    return {"Action": "UPSERT", "ResourceRecordSet": record_set}
 
 
 def read(api: "Route53Client", zone: str) -> Zone:
