@@ -42,6 +42,10 @@ class Pair:
     primary: int
     replica: int
 
+    @property
+    def source(self) -> str:
+        return f"host=127.0.0.1 port={self.primary} user=admin"
+
     def tell(self, port: int, *statements: str) -> Any:
         """Carry out `statements` as the superuser; the first value of the last one's answer."""
         with psycopg.connect(host="127.0.0.1", port=port, user="admin", dbname="postgres", autocommit=True) as link:
@@ -86,8 +90,7 @@ def pair() -> Iterator[Pair]:
         (one / "pg_hba.conf").write_text(ACCESS)
         start(one, pair.primary)
         pair.tell(pair.primary, f"CREATE ROLE probe LOGIN PASSWORD '{PASSWORD}'", "CREATE TABLE t (n int)")
-        source = f"host=127.0.0.1 port={pair.primary} user=admin"
-        run("pg_basebackup", "-d", source, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D", two)
+        run("pg_basebackup", "-d", pair.source, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D", two)
         start(two, pair.replica)
         pair.stream()
         yield pair
@@ -170,7 +173,7 @@ def test_a_replica_that_receives_nothing_is_unknown(pair: Pair) -> None:
         expected = "it is a replica that receives nothing, so nobody can tell how far behind it is"
         assert soon(Outcome.UNKNOWN, config(pair.replica, max_lag="50ms")) == expected
     finally:
-        pair.tell(pair.replica, "ALTER SYSTEM RESET primary_conninfo", "SELECT pg_reload_conf()")
+        pair.tell(pair.replica, f"ALTER SYSTEM SET primary_conninfo = '{pair.source}'", "SELECT pg_reload_conf()")
         pair.stream()
 
 
