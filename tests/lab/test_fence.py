@@ -39,7 +39,9 @@ def test_a_fenced_primary_returns_read_only_and_can_be_rewound(own: Lab) -> None
         write(own, "east")
     assert postgres.stored_orders(own) == {"written in west"}
 
-    break_region(own.directory, "east", "database")
+    # pg_rewind cannot repair a crashed standby by itself: it wants one that was shut down.
+    stop = ["-D", str(east.data), "-w", "-m", "fast", "stop"]
+    process.run(own.directory, "stop", [*own.via, str(own.binaries / "pg_ctl"), *stop])
     source = postgres.conninfo(own, west, postgres.SUPERUSER)
     rewind = ["pg_rewind", "--target-pgdata", str(east.data), "--source-server", source]
     process.run(own.directory, "rewind", [*own.via, str(own.binaries / rewind[0]), *rewind[1:]])
