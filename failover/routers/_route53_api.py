@@ -244,7 +244,8 @@ class Api:
         if isinstance(error, NotConnectedError | HTTPClientError):
             endpoint = self.config.endpoint or "route53.amazonaws.com"
             return f"Route 53's API at {endpoint} does not answer: {said}", "check the network from here to it"
-        return f"Route 53 says {code or type(error).__name__}: {said}", "correct what it names, then try again"
+        who = f"Route 53 says {code}" if code else f"boto3 could not make the call: {type(error).__name__}"
+        return f"{who}: {said}", "correct what it names, then try again"
 
 
 def canonical(name: str) -> str:

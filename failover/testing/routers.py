@@ -236,7 +236,7 @@ class RouterContract:
             expect(
                 took <= router.write_timeout + 1, f"it took {took:.1f} s; write_timeout is {router.write_timeout} s"
             )
-            expect(error.next, f"it does not say what to do next: {error}")
+            expect(error.what, f"it does not say what happened: {error!r}")
         finally:
             harness.start()
         expect(state(harness.make(), route) == before, "a write that failed was made")

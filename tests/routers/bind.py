@@ -135,13 +135,18 @@ class Pair:
 
     def put(self, record: str, addresses: Sequence[str], ttl: int = TTL, kind: str = "A") -> None:
         """Replace a record by an update of the test's own."""
-        update = dns.update.UpdateMessage(ZONE)
-        update.use_tsig(dns.tsig.Key(KEY, SECRET, "hmac-sha256"))
-        update.delete(record, kind)
-        for address in addresses:
-            update.add(record, ttl, kind, address)
-        response = dns.query.tcp(update, LOOPBACK, 5, self.primary.port)
-        assert response.rcode() == dns.rcode.NOERROR
+        self.put_all([record], addresses, ttl, kind)
+
+    def put_all(self, records: Sequence[str], addresses: Sequence[str], ttl: int = TTL, kind: str = "A") -> None:
+        for part in range(0, len(records), 100):
+            update = dns.update.UpdateMessage(ZONE)
+            update.use_tsig(dns.tsig.Key(KEY, SECRET, "hmac-sha256"))
+            for record in records[part : part + 100]:
+                update.delete(record, kind)
+                for address in addresses:
+                    update.add(record, ttl, kind, address)
+            response = dns.query.tcp(update, LOOPBACK, 5, self.primary.port)
+            assert response.rcode() == dns.rcode.NOERROR
 
 
 Fault = Callable[[dns.message.Message], str]

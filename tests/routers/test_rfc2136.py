@@ -41,8 +41,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def pair(servers: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
     monkeypatch.setenv("TSIG_SECRET", SECRET)
     monkeypatch.setenv("WRONG_SECRET", READER_SECRET)
-    for record in RECORDS.values():
-        servers.put(record, EVERYTHING)
+    servers.put_all(list(RECORDS.values()), EVERYTHING)
     return servers
 
 
@@ -132,8 +131,7 @@ def test_a_write_of_what_is_there_sends_no_update(proxy: Proxy) -> None:
 
 def test_a_batch_of_more_than_64_kb_is_split(pair: Pair, proxy: Proxy) -> None:
     names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
-    for name in names.values():
-        pair.put(name, EVERYTHING)
+    pair.put_all(list(names.values()), EVERYTHING)
     one = router(proxy.port, records=names, timeout="10s")
     one.write([change(route, FULL, EASTLESS) for route in names])
     assert proxy.updates() == 3
@@ -142,8 +140,7 @@ def test_a_batch_of_more_than_64_kb_is_split(pair: Pair, proxy: Proxy) -> None:
 
 def test_a_later_message_that_fails_says_what_stands(pair: Pair, proxy: Proxy) -> None:
     names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
-    for name in names.values():
-        pair.put(name, EVERYTHING)
+    pair.put_all(list(names.values()), EVERYTHING)
     proxy.fault = lambda message: "REFUSED" if proxy.updates() > 1 and _is_update(message) else ""
     one = router(proxy.port, records=names, timeout="10s")
     with pytest.raises(Failed) as failed:

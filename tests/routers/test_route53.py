@@ -151,6 +151,11 @@ class TestContractOfAnEmulator(RouterContract):
 
     # Between a re-read and a write somebody may always come.
     test_lets_exactly_one_of_several_writers_win = None  # type: ignore[assignment]
+    # The same code as above, whichever way it compares.
+    test_fails_clearly_with_wrong_credentials = None  # type: ignore[assignment]
+    test_never_writes_in_silence_while_the_server_is_gone = None  # type: ignore[assignment]
+    test_reads_unknown_while_the_server_is_gone = None  # type: ignore[assignment]
+    test_works_on_after_the_server_was_restarted = None  # type: ignore[assignment]
 
 
 def test_replaces_the_whole_group_in_one_batch(estate: Estate) -> None:
