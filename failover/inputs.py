@@ -1,5 +1,6 @@
 """The typed inputs of a runbook: declared in its file, given on the command line or by a calling runbook."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,60 +46,86 @@ class Names:
 
 def read(declared: Mapping[str, Input], given: Mapping[str, Any], names: Names, runbook: str) -> dict[str, Any]:
     """The value of every declared input. Raises Usage, naming all that is missing, unknown or of the wrong type."""
+    values, wrong = check(declared, given, names, runbook)
+    if wrong:
+        says = [
+            message if name in given else f"{message}: -i {name}={_example(declared[name], names)}"
+            for name, message in wrong
+        ]
+        raise Usage("\n".join(says), next=f"failover show {runbook} lists its inputs")
+    return values
+
+
+def check(
+    declared: Mapping[str, Input], given: Mapping[str, Any], names: Names, runbook: str
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The value of every declared input that has a good one, and what is wrong with the others, by their names."""
     wrong = [
-        f"runbook '{runbook}' has no input '{name}'{did_you_mean(name, declared)}"
+        (name, f"runbook '{runbook}' has no input '{name}'{did_you_mean(name, declared) or '; it takes none'}")
         for name in given
         if name not in declared
     ]
     values: dict[str, Any] = {}
     for name, input_ in declared.items():
-        value = given.get(name, input_.default)
+        value = given.get(name)
+        if value is None or (value == "" and input_.optional):
+            value = input_.default
         if value is None:
             if input_.optional:
                 values[name] = ""
                 continue
             about = f" ({input_.summary})" if input_.summary else ""
-            wrong.append(f"runbook '{runbook}' needs the input '{name}'{about}: -i {name}={_example(input_, names)}")
+            wrong.append((name, f"runbook '{runbook}' needs the input '{name}'{about}"))
             continue
         try:
             values[name] = convert(input_, value, names)
         except ValueError as error:
-            wrong.append(f"input '{name}' of runbook '{runbook}': {error}")
-    if wrong:
-        raise Usage("\n".join(wrong), next=f"failover show {runbook} lists its inputs")
-    return values
+            wrong.append((name, f"input '{name}' of runbook '{runbook}': {error}"))
+    return values, wrong
 
 
 def convert(input_: Input, value: Any, names: Names) -> Any:
     """`value`, which may be a text of the command line, in the type of `input_`. Raises ValueError."""
     match input_.type:
         case "region" | "service" | "database":
-            return _one(str(value), input_.type, names.among(input_.type))
+            return _one(value, input_.type, names.among(input_.type))
         case "regions" | "services" | "databases":
             known = names.among(input_.type)
-            chosen = value.split(",") if isinstance(value, str) else list(value)
+            if not isinstance(value, str | list | tuple) or not value:
+                raise ValueError(f"{input_.type} are expected: a list of names, or the word all")
+            chosen = [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
             if chosen == ["all"]:
                 return list(known)
-            return [_one(str(item).strip(), input_.type[:-1], known) for item in chosen]
+            for item in chosen:
+                _one(item, input_.type[:-1], known)
+                if chosen.count(item) > 1:
+                    raise ValueError(f"'{item}' is named twice")
+            return chosen
         case "number":
             return _number(value)
         case "boolean":
             return _boolean(value)
         case "duration":
-            if value != 0:
-                seconds(str(value))
-            return value
+            if value == 0 and not isinstance(value, bool):
+                return value
+            seconds(str(value))
+            return str(value)
         case "choice":
             if value not in input_.of:
-                raise ValueError(f"'{value}' is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}")
+                raise ValueError(
+                    f"'{_short(value)}' is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}"
+                )
             return value
         case "command":
-            if isinstance(value, str) or not all(isinstance(word, str) for word in value) or not value:
-                raise ValueError("a command is a list of words")
+            words = isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
+            if not words or not value:
+                raise ValueError(
+                    "a command is a list of words, like [make, deploy]; on the command line, put it after --"
+                )
             return list(value)
     if not isinstance(value, str | int | float):
-        raise ValueError("text is expected")
-    return str(value)
+        raise ValueError(f"text is expected, not a {'list' if isinstance(value, list | tuple) else 'mapping'}")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def sample(input_: Input, names: Names) -> Any:
@@ -115,10 +142,17 @@ def sample(input_: Input, names: Names) -> Any:
     return {"number": 1, "boolean": True, "duration": "1s", "command": ["true"]}.get(input_.type, "text")
 
 
-def _one(value: str, kind: str, known: Iterable[str]) -> str:
+def _one(value: Any, kind: str, known: Iterable[str]) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the name of a {kind} is expected")
     if value not in known:
-        raise ValueError(f"{kind} '{value}' is not declared{did_you_mean(value, known)}")
+        raise ValueError(f"{kind} '{_short(value)}' is not declared{did_you_mean(value, known)}")
     return value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _near(value: str, known: Iterable[str]) -> str:
@@ -130,9 +164,11 @@ def _number(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     try:
-        number = float(str(value))
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
-        raise ValueError(f"'{value}' is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"'{_short(value)}' is not a number")
     return int(number) if number.is_integer() else number
 
 
@@ -141,7 +177,7 @@ def _boolean(value: Any) -> bool:
         return value
     if value in ("true", "false"):
         return bool(value == "true")
-    raise ValueError(f"'{value}' is neither true nor false")
+    raise ValueError(f"'{_short(value)}' is neither true nor false")
 
 
 def _example(input_: Input, names: Names) -> str:

@@ -136,9 +136,15 @@ class _Assembly:
                 kind, data, loc = chosen
                 for region in regions:
                     names = {**self.topology.regions.get(region, {}), "region": region}
-                    filled = substitute(data, names, self.complain, loc)
+                    before = len(self.problems)
+                    filled = substitute(data, names, self.complain, loc, place=f"for region '{region}'")
+                    spoiled = {(problem.line, problem.column) for problem in self.problems[before:]}
+                    after = len(self.problems)
                     config = self._build(kind.Config, filled, loc)
-                    if config is None:
+                    self.problems[after:] = [
+                        problem for problem in self.problems[after:] if (problem.line, problem.column) not in spoiled
+                    ]
+                    if config is None or spoiled:
                         break
                     yield CheckId(service.name, check.name, region), kind(config, self.clock)
 

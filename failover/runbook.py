@@ -4,22 +4,24 @@ A runbook is resolved for given inputs and a topology: `${…}` replaced, `each`
 place. What comes out is a flat row of steps, each naming the steps that it runs after.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from failover import inputs as given_inputs
-from failover.errors import Invalid, Problem, Usage, did_you_mean
+from failover.errors import Invalid, Problem, did_you_mean
 from failover.inputs import Input, Names
-from failover.schema import Loc, Model, build
-from failover.substitute import substitute
+from failover.schema import Loc, Model, build, rest
+from failover.substitute import references, substitute
 from failover.topology import Topology
 from failover.verbs import VERBS, Call, Spec
 from failover.yaml import Document
 
 _STEP_KEYS = ("id", "needs", "each", "parallel", "steps")
 _MOST_STEPS = 20_000
+_MOST_PROBLEMS = 200
 _DEEPEST_CALL = 8
+_STEPS = "steps are a list with at least one step, like - check: {regions: all}"
 
 
 class Library(Protocol):
@@ -76,7 +78,8 @@ class Declared:
 
 def declare(document: Document, problems: list[Problem]) -> Declared | None:
     """The head and the inputs of a runbook, or None; mistakes are added to `problems`."""
-    head = build(Head, document.root, document, (), problems, extra=("runbook",))
+    head = build(Head, document.root, document, (), problems)
+    head = head or rest(Head, {"runbook": "", "steps": None, **document.root}, {"runbook": ""})
     if head is None:
         return None
     inputs: dict[str, Input] = {}
@@ -85,15 +88,19 @@ def declare(document: Document, problems: list[Problem]) -> Declared | None:
             data = {"type": data} if isinstance(data, str) else data
             input_ = build(Input, data, document, ("inputs", name), problems)
             if input_ and (input_.type == "choice") != bool(input_.of):
-                problems.append(
-                    document.problem(("inputs", name), "'type: choice' and 'of: [words]' belong together")
-                )
+                said = "a choice needs its words, like of: [staged, immediate]"
+                if input_.of:
+                    said = (
+                        f"only a choice has 'of', and this is of type {input_.type}; write type: choice, or drop it"
+                    )
+                problems.append(document.problem(("inputs", name), said))
             if input_:
                 inputs[name] = input_
     else:
-        problems.append(document.problem(("inputs",), "inputs are a mapping from a name to its type"))
+        problems.append(document.problem(("inputs",), "inputs are a mapping (key: value) from a name to its type"))
     if not isinstance(head.steps, list) or not head.steps:
-        problems.append(document.problem(("steps",), "steps are a list with at least one step"))
+        if "steps" in document.root:
+            problems.append(document.problem(("steps",), _STEPS))
         return None
     return Declared(head.runbook, head.summary, inputs, head.steps, document)
 
@@ -105,7 +112,8 @@ def resolve(document: Document, given: Mapping[str, Any], topology: Topology, li
     if declared is None:
         raise Invalid(problems)
     if problems:
-        return _resolve(declared, _samples(declared, topology), topology, library, problems)
+        values, unsure = _samples(declared, topology, problems)
+        return _resolve(declared, values, topology, library, problems, unsure)
     values = given_inputs.read(declared.inputs, given, Names.of(topology), declared.name)
     return _resolve(declared, values, topology, library, problems)
 
@@ -116,12 +124,30 @@ def validate(document: Document, topology: Topology, library: Library) -> Runboo
     declared = declare(document, problems)
     if declared is None:
         raise Invalid(problems)
-    return _resolve(declared, _samples(declared, topology), topology, library, problems)
+    values, unsure = _samples(declared, topology, problems)
+    return _resolve(declared, values, topology, library, problems, unsure)
 
 
-def _samples(declared: Declared, topology: Topology) -> dict[str, Any]:
+def _samples(
+    declared: Declared, topology: Topology, problems: list[Problem]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """A value for every input, and the names of those whose value says nothing about the one to come."""
     names = Names.of(topology)
-    return {name: given_inputs.sample(input_, names) for name, input_ in declared.inputs.items()}
+    listed = declared.document.root.get("inputs")
+    values: dict[str, Any] = {name: f"${{{name}}}" for name in (listed if isinstance(listed, Mapping) else ())}
+    sure: set[str] = set()
+    for name, input_ in declared.inputs.items():
+        try:
+            if input_.default is None:
+                values[name] = given_inputs.sample(input_, names)
+                sure |= {name} if input_.type not in ("text", "number") else set()
+            else:
+                values[name] = given_inputs.convert(input_, input_.default, names)
+                sure.add(name)
+        except ValueError as error:
+            at = ("inputs", name, "default")
+            problems.append(declared.document.problem(at, f"this default is no {input_.type}: {error}"))
+    return values, frozenset(values.keys() - sure)
 
 
 def _resolve(
@@ -130,9 +156,10 @@ def _resolve(
     topology: Topology,
     library: Library,
     problems: list[Problem],
+    unsure: frozenset[str] = frozenset(),
 ) -> Runbook:
     expansion = _Expansion(topology, library, problems)
-    expansion.runbook(declared, values, (), "", ())
+    expansion.runbook(declared, values, (), "", (), unsure)
     if problems:
         raise Invalid(problems)
     return Runbook(declared.name, declared.summary, values, tuple(expansion.steps), expansion.sources)
@@ -146,6 +173,7 @@ class _Expansion:
     steps: list[Step] = field(default_factory=list)
     sources: dict[str, tuple[str, str]] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
+    opened: dict[str, Declared | None] = field(default_factory=dict)
 
     def runbook(
         self,
@@ -154,19 +182,45 @@ class _Expansion:
         after: tuple[str, ...],
         prefix: str,
         callers: tuple[str, ...],
+        unsure: frozenset[str],
     ) -> tuple[str, ...]:
         self.sources[declared.name] = (declared.document.name, declared.document.text)
-        scope = _Scope(self, declared.document, (*callers, declared.name))
+        scope = _Scope(self, declared.document, (*callers, declared.name), unsure)
         return scope.block(declared.steps, ("steps",), values, after, prefix)
+
+    def open(self, name: str) -> Declared | None:
+        """The runbook called `name`, read once. Raises KeyError where there is none."""
+        if name not in self.opened:
+            self.opened[name] = None
+            try:
+                document = self.library.open(name)
+            except Invalid as invalid:
+                self.problems.extend(invalid.problems)
+                return None
+            except KeyError:
+                del self.opened[name]
+                raise
+            declared = declare(document, self.problems)
+            if declared and declared.name != name:
+                said = f"this is called as runbook '{name}', by the name of its file; give it that name here too"
+                self.problems.append(document.problem(("runbook",), said))
+                declared = None
+            self.opened[name] = declared
+        return self.opened[name]
+
+    @property
+    def full(self) -> bool:
+        return len(self.steps) > _MOST_STEPS or len(self.problems) > _MOST_PROBLEMS
 
 
 @dataclass
 class _Scope:
-    """The steps of one file."""
+    """The steps of one file. `unsure` are inputs whose value is not known, so that nothing is said against it."""
 
     expansion: _Expansion
     document: Document
     callers: tuple[str, ...]
+    unsure: frozenset[str]
 
     def complain(self, loc: Loc, message: str, *, key: bool = False) -> None:
         self.expansion.problems.append(self.document.problem(loc, message, key=key))
@@ -176,21 +230,36 @@ class _Scope:
     ) -> tuple[str, ...]:
         """The steps of one list, which begin once `after` is done. Returns those with which the list ends."""
         ends: dict[str, tuple[str, ...]] = {}
+        places: dict[str, Loc] = {}
         needed: set[str] = set()
         previous = after
         for index, item in enumerate(items):
+            if self.expansion.full:
+                break
             at = (*loc, index)
             if not isinstance(item, Mapping):
-                self.complain(at, "a step is a mapping with one verb, like {wait: 30s}")
+                self.complain(at, "a step is a mapping (key: value) with one verb, like - wait: 30s")
                 continue
-            raw = item.get("id", "")
-            identity = str(self._fill(raw, values, (*at, "id"))) or f"{_verb_of(item)}-{index + 1}"
-            start = self._start(item, at, ends, previous, after, needed)
+            identity = self._identity(item, at, values)
             if identity in ends:
-                self.complain((*at, "id") if raw else at, f"a step called '{identity}' stands above already")
+                line = self.document.mark(places[identity]).line
+                self.complain(
+                    (*at, "id"), f"the step on line {line} is called '{identity}' already; choose another id"
+                )
+                identity = f"{identity}-{index + 1}"
+            start = self._start(item, at, ends, previous, after, needed)
+            places[identity] = at
             previous = ends[identity] = self._item(item, at, values, start, prefix + identity)
         last = [end for name, end in ends.items() if name not in needed]
         return tuple(dict.fromkeys(step for end in last for step in end)) or after
+
+    def _identity(self, item: Mapping[str, Any], at: Loc, values: Mapping[str, Any]) -> str:
+        if "id" in item:
+            raw = self._fill(item["id"], values, (*at, "id"))
+            if isinstance(raw, str | int) and not isinstance(raw, bool) and raw != "":
+                return str(raw)
+            self.complain((*at, "id"), "an id is a text, like drain-east")
+        return f"{_verb_of(item)}-{at[-1] + 1}"  # type: ignore[operator]
 
     def _start(
         self,
@@ -207,17 +276,27 @@ class _Scope:
             return previous
         needs = item["needs"]
         if not isinstance(needs, list):
-            self.complain((*at, "needs"), "needs is a list of the ids of steps above, like [drain]")
+            example = needs if isinstance(needs, str) else "drain"
+            self.complain((*at, "needs"), f"needs is a list of the ids of steps above, like [{example}]")
             return previous
         start: list[str] = [] if needs else list(after)
-        for index, name in enumerate(needs):
+        for index, name in enumerate(map(_plain, needs)):
             if name in ends:
                 needed.add(name)
                 start.extend(ends[name])
             else:
-                near = did_you_mean(str(name), ends)
-                self.complain((*at, "needs", index), f"no step called '{name}' stands above this one{near}")
+                self.complain((*at, "needs", index), self._not_above(name, item, at, ends))
         return tuple(dict.fromkeys(start))
+
+    def _not_above(self, name: str, item: Mapping[str, Any], at: Loc, ends: Iterable[str]) -> str:
+        if name == _plain(item.get("id")):
+            return "a step cannot need itself"
+        for below, other in enumerate(_in(self.document.root, at[:-1])):
+            if isinstance(other, Mapping) and _plain(other.get("id")) == name:
+                line = self.document.mark((*at[:-1], below)).line
+                return f"step '{name}' stands below, on line {line}; a step can only need steps above it"
+        near = did_you_mean(name, ends) or "; nothing with an id does"
+        return f"no step called '{name}' stands above this one{near}"
 
     def _item(
         self,
@@ -242,28 +321,46 @@ class _Scope:
         identity: str,
     ) -> tuple[str, ...]:
         each = item["each"]
+        parallel = item.get("parallel", False)
+        if not isinstance(parallel, bool):
+            self.complain((*at, "parallel"), f"'parallel' is true or false, not {parallel!r}")
         if not isinstance(each, Mapping) or len(each) != 1:
             self.complain((*at, "each"), "each is one name and its list, like {site: [east, west]}")
             return start
         [(name, source)] = each.items()
         if name in values:
-            self.complain((*at, "each", name), f"'{name}' is an input already; use another name", key=True)
-        listed = self._fill(source, values, (*at, "each", name))
-        if listed == "all":
-            listed = list(self.expansion.topology.regions)
-        if not isinstance(listed, list) or not listed:
-            self.complain((*at, "each", name), "a list is expected here, or the word all for every region")
-            return start
+            self.complain((*at, "each", name), f"'{name}' has a value here already; use another name", key=True)
         ends: list[str] = []
         following = start
-        for value in listed:
-            if len(self.expansion.steps) > _MOST_STEPS:
+        for value in self._listed(source, (*at, "each", name), values):
+            if self.expansion.full:
                 break
             scope = {**values, name: value}
             following = self._one(item, at, scope, following, f"{identity}[{value}]")
-            ends = [*ends, *following] if item.get("parallel") is True else list(following)
-            following = start if item.get("parallel") is True else following
-        return tuple(ends)
+            ends = [*ends, *following] if parallel is True else list(following)
+            following = start if parallel is True else following
+        return tuple(dict.fromkeys(ends)) or start
+
+    def _listed(self, source: Any, at: Loc, values: Mapping[str, Any]) -> list[Any]:
+        doubtful = any(self._doubtful(source, values, at))
+        listed = self._fill(source, values, at)
+        if listed == "all":
+            return list(self.expansion.topology.regions)
+        if not isinstance(listed, list) or not listed:
+            if not doubtful:
+                said = "a list is expected here, like [east, west], or the word all for every region"
+                self.complain(at, f"{said}; '{listed}' is a text" if isinstance(listed, str) else said)
+            return []
+        once: dict[str, Any] = {}
+        for index, value in enumerate(listed):
+            where = (*at, index)
+            if isinstance(value, Mapping | list) or value is None:
+                self.complain(where, "each goes through texts and numbers, like [east, west]")
+            elif str(value) in once:
+                self.complain(where, f"'{value}' is in this list twice")
+            else:
+                once[str(value)] = value
+        return list(once.values())
 
     def _one(
         self,
@@ -274,53 +371,58 @@ class _Scope:
         identity: str,
     ) -> tuple[str, ...]:
         verbs = [key for key in item if key not in _STEP_KEYS]
-        if "steps" in item:
-            for verb in verbs:
-                self.complain((*at, verb), f"'{verb}' cannot stand beside 'steps'", key=True)
-            if "each" not in item:
-                self.complain((*at, "steps"), "'steps' belongs to 'each'", key=True)
-            if not isinstance(item["steps"], list) or not item["steps"]:
-                self.complain((*at, "steps"), "steps are a list with at least one step")
-                return start
-            return self.block(item["steps"], (*at, "steps"), values, start, identity + ".")
         known = [verb for verb in verbs if verb in VERBS]
         for verb in verbs:
             if verb not in VERBS:
-                what = "key" if known else "verb"
+                what = "key" if known or "steps" in item else "verb"
+                near = did_you_mean(verb, (*VERBS, *_STEP_KEYS)) or f"; the verbs are {', '.join(VERBS)}"
+                self.complain((*at, verb), f"unknown {what} '{verb}'{near}", key=True)
+        if "steps" in item:
+            for verb in known:
+                self.complain((*at, verb), f"'{verb}' cannot stand beside 'steps'; put it among them", key=True)
+            if "each" not in item and len(verbs) == len(known):
                 self.complain(
-                    (*at, verb),
-                    f"unknown {what} '{verb}'{did_you_mean(verb, (*VERBS, *_STEP_KEYS))}",
-                    key=True,
+                    (*at, "steps"), "'steps' belongs to 'each'; without it, put them into the list", key=True
                 )
+            if not isinstance(item["steps"], list) or not item["steps"]:
+                self.complain((*at, "steps"), _STEPS)
+                return start
+            return self.block(item["steps"], (*at, "steps"), values, start, identity + ".")
         if len(known) > 1:
-            self.complain((*at, known[1]), f"a step has one verb, and '{known[0]}' stands here already", key=True)
+            said = f"a step has one verb, and '{known[0]}' stands here already; begin another step with '-'"
+            self.complain((*at, known[1]), said, key=True)
         if not verbs:
             self.complain(at, f"this step has no verb; known: {', '.join(VERBS)}")
+        for verb in known[1:]:
+            self._step(verb, item[verb], (*at, verb), values, start, identity)
         return self._step(known[0], item[known[0]], (*at, known[0]), values, start, identity) if known else start
 
     def _step(
-        self, verb: str, data: Any, at: Loc, values: Mapping[str, Any], start: tuple[str, ...], identity: str
+        self, verb: str, raw: Any, at: Loc, values: Mapping[str, Any], start: tuple[str, ...], identity: str
     ) -> tuple[str, ...]:
         model = VERBS[verb]
-        data = self._fill(data, values, at)
+        data = self._fill(raw, values, at)
         if model.shorthand and not isinstance(data, Mapping):
             data = {model.shorthand: data}
-        spec = build(model, data, self.document, at, self.expansion.problems)
+        found: list[Problem] = []
+        spec = build(model, data, self.document, at, found)
+        if spec is not None:
+            found.extend(self._references(spec, at))
+        self._keep(found, raw, values, at)
         if spec is None:
             return start
-        self._references(spec, at)
         if isinstance(spec, Call):
-            return self._call(spec, at, start, identity)
+            return self._call(spec, raw, values, at, start, identity)
         mark = self.document.mark(at, key=True)
-        if identity in self.expansion.ids:
+        if identity in self.expansion.ids and not self.expansion.problems:
             self.complain(at, f"a step called '{identity}' stands above already", key=True)
         self.expansion.ids.add(identity)
         self.expansion.steps.append(Step(identity, verb, spec, start, f"{self.document.name}:{mark.line}"))
         if len(self.expansion.steps) == _MOST_STEPS + 1:
-            self.complain(at, f"this makes more than {_MOST_STEPS:,} steps")
+            self.complain(at, f"this makes more than {_MOST_STEPS:,} steps; split the runbook")
         return (identity,)
 
-    def _references(self, spec: Spec, at: Loc) -> None:
+    def _references(self, spec: Spec, at: Loc) -> Iterator[Problem]:
         topology = self.expansion.topology
         known: Mapping[str, Iterable[str]] = {
             "region": topology.regions,
@@ -330,37 +432,66 @@ class _Scope:
         }
         for loc, kind, name in spec.references():
             if name not in known[kind]:
-                near = did_you_mean(name, known[kind])
-                self.complain((*at, *loc), f"{kind} '{name}' is not declared in {topology.document.name}{near}")
+                near = did_you_mean(name, known[kind]) or f"; no {kind} is"
+                said = f"{kind} '{name}' is not declared in {topology.document.name}{near}"
+                yield self.document.problem((*at, *loc), said)
 
-    def _call(self, spec: Call, at: Loc, start: tuple[str, ...], identity: str) -> tuple[str, ...]:
-        problems = self.expansion.problems
-        if spec.name in self.callers or len(self.callers) >= _DEEPEST_CALL:
-            self.complain(
-                (*at, "name"),
-                f"runbooks call each other in a circle: {' → '.join((*self.callers, spec.name))}",
+    def _keep(self, found: Iterable[Problem], raw: Any, values: Mapping[str, Any], at: Loc) -> None:
+        """Complain of those of `found` that do not come from a value that is not known yet."""
+        if found := list(found):
+            doubtful = {self.document.mark(loc) for loc in self._doubtful(raw, values, at)}
+            self.expansion.problems.extend(
+                problem for problem in found if (problem.line, problem.column) not in doubtful
             )
+
+    def _doubtful(self, raw: Any, values: Mapping[str, Any], at: Loc) -> Iterator[Loc]:
+        if isinstance(raw, str):
+            if any(name in self.unsure or name not in values for name in references(raw)):
+                yield at
+        elif isinstance(raw, Mapping):
+            for key, item in raw.items():
+                yield from self._doubtful(item, values, (*at, key))
+        elif isinstance(raw, list):
+            inside = [loc for index, item in enumerate(raw) for loc in self._doubtful(item, values, (*at, index))]
+            yield from (*inside, at) if inside else ()
+
+    def _call(
+        self, spec: Call, raw: Any, values: Mapping[str, Any], at: Loc, start: tuple[str, ...], identity: str
+    ) -> tuple[str, ...]:
+        circle = " → ".join((*self.callers, spec.name))
+        if spec.name in self.callers:
+            self.complain((*at, "name"), f"runbooks call each other in a circle: {circle}")
+            return start
+        if len(self.callers) >= _DEEPEST_CALL:
+            self.complain((*at, "name"), f"runbooks call each other more than {_DEEPEST_CALL} deep: {circle}")
             return start
         try:
-            document = self.expansion.library.open(spec.name)
+            declared = self.expansion.open(spec.name)
         except KeyError:
             near = did_you_mean(spec.name, self.expansion.library.names())
-            self.complain((*at, "name"), f"there is no runbook called '{spec.name}'{near}")
+            self._keep(
+                [self.document.problem((*at, "name"), f"there is no runbook called '{spec.name}'{near}")],
+                raw,
+                values,
+                at,
+            )
             return start
-        except Invalid as invalid:
-            problems.extend(invalid.problems)
-            return start
-        declared = declare(document, problems)
         if declared is None:
             return start
         names = Names.of(self.expansion.topology)
-        try:
-            values = given_inputs.read(declared.inputs, spec.inputs, names, declared.name)
-        except Usage as usage:
-            for line in usage.what.splitlines():
-                self.complain((*at, "inputs"), line.split(": -i ")[0])
-            return start
-        return self.expansion.runbook(declared, values, start, identity + ".", self.callers)
+        taken, wrong = given_inputs.check(declared.inputs, spec.inputs, names, declared.name)
+        for name, message in wrong:
+            place = (*at, "inputs", name)
+            if name not in declared.inputs:
+                self.complain(place, message, key=True)
+            elif name not in spec.inputs:
+                self.complain(place, f"{message}; write it under 'inputs'")
+            else:
+                self._keep([self.document.problem(place, message)], raw, values, at)
+        doubtful = {loc[-1] for loc in self._doubtful(raw, values, at)}
+        unsure = frozenset(name for name in declared.inputs if name in doubtful or name not in taken)
+        taken.update({name: f"${{{name}}}" for name in unsure if name not in taken})
+        return self.expansion.runbook(declared, taken, start, identity + ".", self.callers, unsure)
 
     def _fill(self, value: Any, values: Mapping[str, Any], at: Loc) -> Any:
         return substitute(value, values, lambda loc, message: self.complain((*at, *loc), message))
@@ -368,3 +499,13 @@ class _Scope:
 
 def _verb_of(item: Mapping[str, Any]) -> str:
     return next((key for key in item if key in VERBS), "each" if "each" in item else "step")
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _in(node: Any, loc: Loc) -> list[Any]:
+    for step in loc:
+        node = node[step]
+    return list(node)

@@ -12,12 +12,15 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, field_validator
 
 from failover.errors import Problem, did_you_mean
-from failover.schema import Loc, Model, build
+from failover.schema import Loc, Model, build, rest
 from failover.units import Duration
 from failover.yaml import Document
 
-Percent = Annotated[int, Field(ge=0, le=100)]
-Weight = Annotated[int, Field(ge=0)]
+Percent = Annotated[int, Field(ge=0, le=100, strict=True)]
+Weight = Annotated[int, Field(ge=0, strict=True)]
+Rate = Annotated[float, Field(strict=True)]
+WORDS = ("all", "survivors")
+"""What runbooks say instead of a name."""
 
 
 class RouteModel(Model):
@@ -44,8 +47,8 @@ class ServiceModel(Model):
     """Something that takes traffic in several regions. Capacity and load are requests per second."""
 
     routes: tuple[RouteModel, ...] = ()
-    capacity: dict[str, Annotated[float, Field(gt=0)]] = {}
-    load: Annotated[float, Field(ge=0)] | None = None
+    capacity: dict[str, Annotated[Rate, Field(gt=0)]] = {}
+    load: Annotated[Rate, Field(ge=0)] | None = None
     checks: dict[str, CheckModel] = {}
 
 
@@ -74,7 +77,7 @@ class Drain(Model):
 class Objectives(Model):
     """What must hold while a region is out: how many healthy survivors, and how far behind a replica may be."""
 
-    survivors: Annotated[int, Field(ge=1)] = 1
+    survivors: Annotated[int, Field(ge=1, strict=True)] = 1
     lag: Duration = 10.0
 
 
@@ -182,6 +185,7 @@ def downwards(stages: tuple[int, ...]) -> tuple[int, ...]:
 def parse(document: Document, problems: list[Problem]) -> Topology | None:
     """`document` as a topology, or None; mistakes are added to `problems`, all that can be seen at once."""
     header = build(Header, document.root, document, (), problems)
+    header = header or rest(Header, {"topology": "", "regions": None, **document.root}, {"topology": ""})
     return _Reader(document, problems).topology(header) if header else None
 
 
@@ -199,8 +203,14 @@ class _Reader:
         notifiers = self._providers(header.notifiers, "notifiers")
         databases = self._each(header.databases, "databases", self._database(regions))
         services = self._each(header.services, "services", self._service(regions, routers, header.databases))
-        if not services and not databases:
+        if not header.services and not header.databases:
             self.complain((), "nothing to fail over: declare services or databases")
+        self._whole(header.drain.ttl, ("drain", "ttl"))
+        if len(regions) > 1 and header.objectives.survivors >= len(regions):
+            self.complain(
+                ("objectives", "survivors"),
+                f"of {len(regions)} regions at most {len(regions) - 1} can survive, so none could ever be drained",
+            )
         return Topology(
             header.topology,
             regions,
@@ -216,13 +226,15 @@ class _Reader:
 
     def _regions(self, data: Any) -> dict[str, Mapping[str, Any]]:
         if isinstance(data, list):
-            data = dict.fromkeys(data)
+            data = self._listed(data)
         if not isinstance(data, Mapping):
-            self.complain(("regions",), "a list of regions is expected, or a mapping with the variables of each")
+            if "regions" in self.document.root:
+                self.complain(("regions",), "a list of regions is expected, or a mapping with the variables of each")
             return {}
         regions: dict[str, Mapping[str, Any]] = {}
         for name, variables in data.items():
             regions[name] = variables if isinstance(variables, Mapping) else {}
+            self._word("region", name, ("regions", name))
             if variables is not None and not isinstance(variables, Mapping):
                 self.complain(("regions", name), "a region's variables are a mapping, like {address: 192.0.2.1}")
             if "region" in regions[name]:
@@ -231,10 +243,38 @@ class _Reader:
             self.complain(("regions",), "at least two regions are needed: one to leave and one to survive")
         return regions
 
+    def _listed(self, data: list[Any]) -> dict[str, None]:
+        names: dict[str, None] = {}
+        for index, name in enumerate(data):
+            if not isinstance(name, str) or not name:
+                self.complain(
+                    ("regions", index), "the name of a region is expected; quote it if it looks like a number"
+                )
+            elif name in names:
+                self.complain(("regions", index), f"region '{name}' stands here twice")
+            else:
+                names[name] = None
+        return names
+
+    def _word(self, kind: str, name: str, loc: Loc) -> None:
+        if name in WORDS:
+            self.complain(
+                loc, f"'{name}' has a meaning of its own in runbooks; give the {kind} another name", key=True
+            )
+
+    def _whole(self, ttl: float | None, loc: Loc) -> int | None:
+        if ttl is None:
+            return None
+        if ttl != int(ttl):
+            self.complain(loc, "a TTL is in whole seconds, like 30s")
+        return int(ttl)
+
     def _each(self, data: Any, section: str, read: Callable[[str, Any, Loc], Any]) -> dict[str, Any]:
         if not isinstance(data, Mapping):
-            self.complain((section,), f"{section} are a mapping from a name to what it is")
+            self.complain((section,), f"{section} are a mapping (key: value) from a name to what it is")
             return {}
+        for name in data:
+            self._word(section[:-1], name, (section, name))
         found = {name: read(name, item, (section, name)) for name, item in data.items()}
         return {name: item for name, item in found.items() if item is not None}
 
@@ -248,6 +288,7 @@ class _Reader:
     def _database(self, regions: Mapping[str, Any]) -> Callable[[str, Any, Loc], DatabaseSpec | None]:
         def read(name: str, data: Any, loc: Loc) -> DatabaseSpec | None:
             model = build(DatabaseModel, data, self.document, loc, self.problems)
+            model = model or rest(DatabaseModel, data, {"primary": next(iter(regions), "")})
             if model is None:
                 return None
             self._known(model.primary, regions, (*loc, "primary"), f"database '{name}' has its primary in")
@@ -256,7 +297,7 @@ class _Reader:
         return read
 
     def _known(self, region: str, regions: Mapping[str, Any], loc: Loc, who: str, *, key: bool = False) -> None:
-        if region not in regions:
+        if regions and region not in regions:
             near = did_you_mean(region, regions)
             self.complain(loc, f"{who} region '{region}', which is not declared{near}", key=key)
 
@@ -264,17 +305,21 @@ class _Reader:
         self, regions: Mapping[str, Any], routers: Mapping[str, Any], databases: Any
     ) -> Callable[[str, Any, Loc], Service | None]:
         def read(name: str, data: Any, loc: Loc) -> Service | None:
-            model = build(ServiceModel, data, self.document, loc, self.problems)
+            parts = ("routes", "checks")
+            own = {key: data[key] for key in data if key not in parts} if isinstance(data, Mapping) else data
+            model = build(ServiceModel, own, self.document, loc, self.problems, parts) or rest(ServiceModel, own, {})
             if model is None:
                 return None
             routes: dict[str, Route] = {}
-            for index, item in enumerate(model.routes):
+            for index, item in enumerate(self._routes(data.get("routes", []), (*loc, "routes"))):
                 at = (*loc, "routes", index)
-                route = self._route(name, item, at, regions, routers)
-                if route.id in routes:
-                    self.complain(at, f"service '{name}' has two routes on '{item.router}'; give each a name")
-                routes[route.id] = route
-            checks = [self._check(name, key, item, loc, databases) for key, item in model.checks.items()]
+                route = self._route(name, item, at, regions, routers) if item else None
+                if route and route.id in routes:
+                    self.complain(at, _twice(name, route))
+                if route:
+                    routes[route.id] = route
+            found = [self._check(name, key, loc, databases, item) for key, item in self._checks(data, loc)]
+            checks = [check for check in found if check]
             for region in model.capacity:
                 self._known(
                     region, regions, (*loc, "capacity", region), f"service '{name}' has capacity in", key=True
@@ -284,6 +329,25 @@ class _Reader:
             return Service(name, tuple(routes.values()), tuple(checks), model.capacity, model.load)
 
         return read
+
+    def _routes(self, data: Any, loc: Loc) -> list[RouteModel | None]:
+        if not isinstance(data, list):
+            self.complain(loc, "a list of routes is expected here, like [{router: …, weights: …}]")
+            return []
+        found: list[RouteModel | None] = []
+        for index, item in enumerate(data):
+            model = build(RouteModel, item, self.document, (*loc, index), self.problems)
+            weights = item.get("weights") if isinstance(item, Mapping) else None
+            likely = dict.fromkeys(weights, 1) if isinstance(weights, Mapping) else {}
+            found.append(model or (rest(RouteModel, item, {"weights": likely}) if likely else None))
+        return found
+
+    def _checks(self, data: Mapping[str, Any], loc: Loc) -> Iterable[tuple[str, Any]]:
+        checks = data.get("checks", {})
+        if isinstance(checks, Mapping):
+            return checks.items()
+        self.complain((*loc, "checks"), "checks are a mapping (key: value) from a name to what is looked at")
+        return ()
 
     def _route(
         self,
@@ -302,11 +366,7 @@ class _Reader:
             self.complain((*loc, "weights"), "all weights are zero; in normal times some region takes traffic")
         if len(model.weights) < 2:
             self.complain((*loc, "weights"), "a route needs two regions at least; one alone can never be drained")
-        ttl = None
-        if model.ttl is not None:
-            ttl = int(model.ttl)
-            if ttl != model.ttl:
-                self.complain((*loc, "ttl"), "a TTL is in whole seconds")
+        ttl = self._whole(model.ttl, (*loc, "ttl"))
         if model.stages is not None:
             try:
                 downwards(model.stages)
@@ -316,8 +376,12 @@ class _Reader:
         config = model.model_extra or {}
         return Route(identity, service, model.router, model.weights, ttl, model.stages, config, loc)
 
-    def _check(self, service: str, name: str, model: CheckModel, loc: Loc, databases: Any) -> Check:
+    def _check(self, service: str, name: str, loc: Loc, databases: Any, data: Any) -> Check | None:
         at = (*loc, "checks", name)
+        model = build(CheckModel, data, self.document, at, self.problems) or rest(CheckModel, data, {})
+        if model is None:
+            return None
+        databases = databases if isinstance(databases, Mapping) else {}
         for index, database in enumerate(model.needs):
             if database not in databases:
                 near = did_you_mean(database, databases)
@@ -326,3 +390,10 @@ class _Reader:
                     f"check '{name}' of service '{service}' needs database '{database}', which is not declared{near}",
                 )
         return Check(name, model.needs, Provided(model.model_extra or {}, at, ("needs",)))
+
+
+def _twice(service: str, route: Route) -> str:
+    _, _, name = route.id.partition(f"@{route.router}/")
+    if name:
+        return f"service '{service}' has two routes on '{route.router}' called '{name}'; give each a name of its own"
+    return f"service '{service}' has two routes on '{route.router}'; give each a name, like name: internal"

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)")
+_LONGEST = 3650 * 86400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -14,8 +15,14 @@ def seconds(text: str) -> float:
     rest = _PART.sub("", text).strip()
     parts = _PART.findall(text)
     if rest or not parts:
-        raise ValueError(f"'{text}' is not a duration; write it like 250ms, 30s, 2min, 1h or 7d")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        shown = text if len(text) <= 60 else text[:59] + "…"
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            raise ValueError(f"{shown} has no unit; write {shown}s, {shown}min or {shown}h")
+        raise ValueError(f"'{shown}' is not a duration; write it like 250ms, 30s, 2min, 1h or 7d")
+    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if total > _LONGEST:
+        raise ValueError(f"'{text if len(text) <= 60 else text[:59] + '…'}' is longer than ten years")
+    return total
 
 
 def duration(value: float) -> str:

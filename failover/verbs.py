@@ -16,6 +16,7 @@ SURVIVORS = ("survivors",)
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    Field(min_length=1),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 """One name, a list of names, or the word `all`."""
@@ -52,7 +53,7 @@ class Check(Spec):
     @model_validator(mode="after")
     def _survivors_of(self) -> "Check":
         if (self.regions == SURVIVORS) != bool(self.of):
-            raise ValueError("'regions: survivors' and 'of: REGION' belong together")
+            raise ValueError("'regions: survivors' and 'of: REGION' belong together; write both, or neither")
         return self
 
     def references(self) -> Iterator[Reference]:
@@ -113,7 +114,7 @@ class Promote(Spec):
     @model_validator(mode="after")
     def _one_way(self) -> "Promote":
         if sum(map(bool, (self.away_from, self.to, self.back_to))) != 1:
-            raise ValueError("say one of 'away_from', 'to' and 'back_to'")
+            raise ValueError("say where the primaries go: one of 'away_from', 'to' and 'back_to', each with a region")
         return self
 
     def references(self) -> Iterator[Reference]:
