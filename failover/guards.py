@@ -183,14 +183,8 @@ def _lowered(change: RouteChange) -> list[str]:
     return [region for region in before if after.get(region, 0) < before[region]]
 
 
-def _raised(change: RouteChange) -> list[str]:
-    before, after = change.before.weights, change.after.weights
-    return [region for region in after if after[region] > before.get(region, 0)]
-
-
 def _receivers(change: RouteChange) -> list[str]:
-    """Who takes more traffic than before: those raised, or, where nobody is, those who stay."""
-    lowered = _lowered(change)
-    return _raised(change) or [
-        region for region, weight in change.after.weights.items() if weight and region not in lowered
-    ]
+    """Whose share of the traffic grows. Weights alone do not tell: all of them may fall, and some by less."""
+    before, after = change.before.weights, change.after.weights
+    was, becomes = sum(before.values()) or 1, sum(after.values())
+    return [region for region, weight in after.items() if weight * was > before.get(region, 0) * becomes]
