@@ -113,8 +113,9 @@ class PostgresProbe:
         limit = self._config.max_lag
         if not recovering or limit is None:
             return passed(f"it is a {role}")
-        if lag is None or (not receiving and lag > limit):
-            return unknown("it is a replica that receives nothing, so nobody can tell how far behind it is")
+        if lag is None or (lag > limit and not receiving):
+            why = "has replayed nothing since it started" if receiving else "receives nothing"
+            return unknown(f"it is a replica that {why}, so nobody can tell how far behind it is")
         behind = f"it is a replica, {duration(max(0.0, float(lag)))} behind, at most {duration(limit)} wanted"
         return failed(behind) if lag > limit else passed(behind)
 
