@@ -18,12 +18,24 @@ from failover.secret import redact
 ON = ("in production", "shutting down", "shut down", "in crash recovery")
 """What pg_controldata says of a cluster that last ran, or was last stopped, as a primary."""
 
+_KNOW = r"""
+server() {
+  LC_ALL=C "$bin/pg_ctl" status -D "$data" >/dev/null 2>&1; code=$?
+  pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null)
+  # A dead server that nobody has reaped, as in a container without an init, still runs for pg_ctl.
+  if test $code -eq 0 && grep -q "^State:[[:space:]]*Z" "/proc/$pid/status" 2>/dev/null; then code=3; fi
+  return $code
+}
+left() {
+  for cwd in $(find /proc -maxdepth 2 -name cwd -lname "$(readlink -f "$data")" 2>/dev/null); do
+    case $(cat "${cwd%cwd}comm" 2>/dev/null) in postgres|postmaster) echo "failover left: ${cwd%/cwd}" ;; esac
+  done
+}
+"""
 _LOOK = """
-LC_ALL=C "$bin/pg_ctl" status -D "$data"; echo "failover status: $?"
+server; echo "failover status: $?"
 test -e "$data/standby.signal" && echo "failover standby: yes"
-for cwd in $(find /proc -maxdepth 2 -name cwd -lname "$(readlink -f "$data")" 2>/dev/null); do
-  case $(cat "${cwd%cwd}comm" 2>/dev/null) in postgres|postmaster) echo "failover left: ${cwd%/cwd}" ;; esac
-done
+left
 LC_ALL=C "$bin/pg_controldata" -D "$data"
 """
 _COUNT = """
@@ -68,7 +80,7 @@ class Host:
         head = f"data={shlex.quote(self.data)}\nbin={shlex.quote(self._binaries)}\n"
         guard = _LOCK.format(seconds=max(1, int(seconds))) if lock else ""
         # The braces make the shell read all of it before anything in it can read the same stdin.
-        text = "{\nexec </dev/null\n" + head + guard + script + "\n}\n"
+        text = "{\nexec </dev/null\n" + head + _KNOW + guard + script + "\n}\n"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         try:
             process = subprocess.Popen(  # noqa: S603 - the operator's own words, without a shell between

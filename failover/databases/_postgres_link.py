@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
@@ -57,6 +58,7 @@ class Link:
         self._idle: list[Session] = []
         self._pids: set[int] = set()
         self._guard = threading.Lock()
+        weakref.finalize(self, _close, self._idle)
 
     @property
     def pids(self) -> list[int]:
@@ -83,9 +85,8 @@ class Link:
     def close(self) -> None:
         """Close what is not in use."""
         with self._guard:
-            idle, self._idle = self._idle, []
-        for session in idle:
-            self._drop(session)
+            _close(self._idle)
+            self._pids.clear()
 
     def _take(self) -> Session:
         while True:
@@ -130,6 +131,12 @@ class Link:
             # A fenced server waits for a standby that does not exist; our own records must not wait for it.
             "options": f"-c statement_timeout={milliseconds} -c synchronous_commit=local",
         }
+
+
+def _close(sessions: list[Session]) -> None:
+    while sessions:
+        with suppress(psycopg.Error):
+            sessions.pop().connection.close()
 
 
 def _alive(connection: psycopg.Connection[Any]) -> bool:

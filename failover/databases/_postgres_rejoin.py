@@ -19,9 +19,16 @@ from failover.errors import Failed
 
 _OFF = """
 touch "$data/standby.signal" && { sync "$data/standby.signal" || sync; } || exit
-LC_ALL=C "$bin/pg_ctl" status -D "$data" >/dev/null; status=$?
-test $status -eq 3 && exit 0
-test $status -eq 0 || exit
+server; status=$?
+if test $status -eq 3; then
+  # PostgreSQL takes a process that was not reaped for a living one, and would not start beside it.
+  test -z "$(left)" || exit 0
+  memory=$(sed -n "7s/.* //p" "$data/postmaster.pid" 2>/dev/null)
+  test -z "$memory" || ipcrm -m "$memory" 2>/dev/null
+  rm -f "$data/postmaster.pid"
+  exit
+fi
+test $status -eq 0 || { "$bin/pg_ctl" status -D "$data"; exit $status; }
 "$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- ||
   "$bin/pg_ctl" stop -D "$data" -m immediate -w -t __SECONDS__ 9>&-
 """

@@ -1,5 +1,6 @@
 """A real PostgreSQL primary with replicas, as small as it can be: for tests, and for the benchmark."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from failover.databases.postgres import Postgres, PostgresConfig
 from failover.lab import install
 
 HOST = "127.0.0.1"
+SECRET = "canary-" + os.urandom(9).hex()
 SETTINGS = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -70,10 +72,14 @@ class Cluster:
         self.regions = tuple(regions)
         self.ports = {region: free_port() for region in regions}
         self.password = self.home / "password"
-        self.secret = "canary-" + os.urandom(9).hex()
+        self.secret = SECRET
         self._write(self.password, self.secret)
         self._write(self.home / "pgpass", f"*:*:*:*:{self.secret}\n")
-        self._create()
+        template = _templates.get((version, self.regions))
+        if template is None:
+            self._create()
+        else:
+            self._copy(template)
 
     def data(self, region: str) -> Path:
         return self.home / region
@@ -113,6 +119,7 @@ class Cluster:
             dbname="postgres",
             autocommit=True,
             connect_timeout=3,
+            client_encoding="UTF8",
             **options,
         )
 
@@ -139,6 +146,9 @@ class Cluster:
         )
 
     def start(self, region: str) -> None:
+        if not self._processes(region):
+            # Left by `kill`; its process may not have been reaped yet, and PostgreSQL would take it for alive.
+            self._forget(region)
         self.run("pg_ctl", "start", "-w", "-D", str(self.data(region)), "-l", str(self.home / f"{region}.log"))
 
     def stop(self, region: str, mode: str = "fast") -> None:
@@ -156,6 +166,8 @@ class Cluster:
         for region in self.regions:
             self._end(region)
         until(lambda: not any(self._processes(region) for region in self.regions))
+        for region in self.regions:
+            self._forget(region)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _create(self) -> None:
@@ -178,6 +190,22 @@ class Cluster:
             self.start(region)
             until(lambda region=region: self.streams(region))
 
+    def _copy(self, template: "Cluster") -> None:
+        """Take over a template's servers, which are shut down, under our own ports."""
+        for region in self.regions:
+            shutil.copytree(template.data(region), self.data(region))
+            for name in ("postgresql.conf", "postgresql.auto.conf"):
+                path = self.data(region) / name
+                text = path.read_text().replace(str(template.home), str(self.home))
+                for other, port in template.ports.items():
+                    text = text.replace(str(port), str(self.ports[other]))
+                path.write_text(text)
+            for path in (self.data(region), *self.data(region).rglob("*")):
+                os.chown(path, *install.owner())
+        for region in self.regions:
+            self.start(region)
+        until(lambda: all(self.streams(region) for region in self.regions[1:]))
+
     def _append(self, region: str, text: str) -> None:
         with (self.data(region) / "postgresql.conf").open("a") as file:
             file.write(text)
@@ -195,14 +223,36 @@ class Cluster:
                     found.append(int(entry.name))
         return found
 
+    def _forget(self, region: str) -> None:
+        """Remove a killed server's lock file, and its shared memory, which the kernel keeps."""
+        lock = self.data(region) / "postmaster.pid"
+        with suppress(OSError, IndexError):
+            segment = lock.read_text().splitlines()[6].split()[1]
+            subprocess.run(["ipcrm", "-m", segment], check=False, capture_output=True)
+        lock.unlink(missing_ok=True)
+
     def _end(self, region: str) -> None:
         for pid in self._processes(region):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
+_templates: dict[tuple[int, tuple[str, ...]], Cluster] = {}
+
+
+def template(version: int = 16, regions: Sequence[str] = ("east", "west")) -> None:
+    """Make the servers once that later clusters of this kind start from."""
+    if (version, tuple(regions)) not in _templates:
+        made = Cluster(version, regions)
+        for region in regions:
+            made.stop(region)
+        atexit.register(made.remove)
+        _templates[version, tuple(regions)] = made
+
+
 @contextmanager
 def cluster(version: int = 16, regions: Sequence[str] = ("east", "west")) -> Iterator[Cluster]:
+    template(version, regions)
     made = Cluster(version, regions)
     try:
         yield made

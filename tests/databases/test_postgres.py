@@ -62,29 +62,15 @@ class TestContract(DatabaseContract):
         return self.servers.orders(region)
 
     def hide(self, region: str) -> None:
-        hidden = {"data": "", "bin": "", "via": None, "port": 1}
-        self.it = self.servers.database(**{region: hidden})
-        self.database().read()
+        # Its host goes with it: where that answers, the member is known to be stopped.
+        del self.it._estate.hosts[region]
         self.servers.stop(region, "immediate")
-
-    def expect(self, database: object, region: str, *roles: Role) -> None:
-        super().expect(self.it, region, *roles)
 
     def diverge(self) -> set[int]:
         lose_primary(self.servers, 3)
         self.servers.sql("west", "SELECT pg_promote()")
         self.servers.start("east")
         return {1000, 1001, 1002}
-
-    def test_a_member_that_cannot_be_asked_is_unknown(self) -> None:
-        self.servers.stop("east", "immediate")
-        database = self.servers.database(east={"data": "", "bin": "", "via": None})
-        found = database.read()
-        assert found["east"].role is Role.UNKNOWN
-        assert "refused" in found["east"].detail
-        assert found["west"].role is Role.REPLICA
-        assert found["west"].lag is None
-        assert not database.caught_up("east", "west", 0.2).passed
 
 
 def test_a_switchover_under_a_writing_client_loses_nothing(both: Cluster) -> None:
@@ -229,10 +215,11 @@ def test_a_wrong_password_and_a_hanging_server_are_unknown_with_the_reason(serve
     database = servers.database(top={"password": {"file": str(wrong)}})
     found = database.read()["east"]
     assert found.role is Role.UNKNOWN
-    assert found.detail == 'connection failed: password authentication failed for user "failover"' or (
-        "password authentication failed" in found.detail
-    )
+    assert 'password authentication failed for user "failover"' in found.detail
     assert "canary" not in str(database.read())
+    servers.stop("east", "immediate")
+    assert "refused" in servers.database(east={"data": "", "bin": "", "via": None}).read()["east"].detail
+    servers.start("east")
     with pytest.raises(Refused, match="unknown"):
         database.write(change("east", Role.PRIMARY, Role.FENCED))
 
@@ -317,8 +304,11 @@ def test_a_rewind_that_was_killed_half_way_is_completed_by_the_next_one(
     servers.sql("west", "INSERT INTO orders (id) VALUES (1)")
     with monkeypatch.context() as patch:
         # What a killed pg_rewind leaves: the other's WAL and settings, and the old control file.
-        half = f'rewind --dry-run >/dev/null; rm "$data"/pg_wal/0*; cp -p {servers.data("west")}/pg_wal/0* "$data/pg_wal/"'
-        half += f'; cp {servers.data("west")}/postgresql.conf "$data/"; kill -KILL $$\n'
+        other = servers.data("west")
+        half = (
+            'rm "$data"/pg_wal/0*'
+            f'; cp -p {other}/pg_wal/0* "$data/pg_wal/"; cp {other}/postgresql.conf "$data/"; kill -KILL $$\n'
+        )
         patch.setattr(hands, "_REWIND", hands._REWIND.replace("rewind || exit 71", half))
         with pytest.raises(Failed):
             database.write(change("east", Role.STOPPED, Role.REPLICA, "west"))
@@ -340,6 +330,8 @@ def test_a_rejoin_without_access_to_the_host_says_how_to_do_it_by_hand(servers: 
 
 def test_a_replica_that_cannot_catch_up_is_told_by_how_much(servers: Cluster) -> None:
     database = servers.database()
+    servers.sql("east", "INSERT INTO orders (id) VALUES (0)")
+    until(lambda: servers.orders("west") == {0})
     servers.sql("west", "SELECT pg_wal_replay_pause()")
     servers.sql("east", "INSERT INTO orders SELECT generate_series(1, 100)")
     database.write(change("east", Role.PRIMARY, Role.FENCED))
@@ -362,7 +354,7 @@ def test_settings_lose_the_fence_and_gain_the_primary() -> None:
     )
     assert hands.rejoined(before, following) == (
         "# written by ALTER SYSTEM\nwork_mem = '8MB'\nsynchronous_standby_names = 'ANY 1 (\"west\")'\n"
-        "primary_conninfo = 'user=replicator passfile=''/a b'' application_name=east host=new port=5433'\n"
+        "primary_conninfo = 'user=replicator passfile=''/a b'' host=new application_name=east port=5433'\n"
     )
 
 
