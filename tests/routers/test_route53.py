@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
 import pytest
 from pydantic import ValidationError
 
@@ -23,6 +24,7 @@ NORMAL = {"east": 50, "west": 50}
 ADDRESSES = {"east": "192.0.2.1", "west": "192.0.2.11"}
 RECORDS = {WEB: "web.example.test.", API: "api.example.test."}
 TTL = 60
+LOADER = botocore.loaders.create_loader()
 FULL = RouteState(NORMAL, TTL)
 EASTLESS = RouteState({"east": 0, "west": 100}, TTL)
 
@@ -45,6 +47,8 @@ def moto() -> Iterator[Moto]:
 def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    # Each client would read botocore's models anew, which is most of what these tests cost.
+    monkeypatch.setattr("botocore.session.create_loader", lambda _: LOADER)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
