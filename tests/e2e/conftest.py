@@ -1,0 +1,23 @@
+"""A laboratory in its normal state for every test that asks for one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.laboratory import Laboratory
+
+
+@pytest.fixture(scope="session")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    made = Laboratory(tmp_path_factory.mktemp("e2e") / "lab")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lab(laboratory: Laboratory, tmp_path: Path) -> Laboratory:
+    scratch = tmp_path / "before"
+    scratch.mkdir()
+    laboratory.normal(scratch)
+    return laboratory
