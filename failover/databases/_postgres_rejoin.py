@@ -37,7 +37,8 @@ keep="$data.failover"
 rewind() {
   PGPASSWORD=__PASSWORD__ LC_ALL=C "$bin/pg_rewind" --target-pgdata="$data" --source-server=__SOURCE__ "$@" 2>&1 9>&-
 }
-mute="-c listen_addresses='' -c unix_socket_directories='' -c primary_conninfo='' -c restore_command=''"
+socket=$(mktemp -d) || exit
+mute="-c listen_addresses='' -c unix_socket_directories='$socket' -c primary_conninfo='' -c restore_command=''"
 mute="$mute -c recovery_target_timeline=current -c hot_standby=on -c archive_mode=off -c logging_collector=off"
 control() { LC_ALL=C "$bin/pg_controldata" -D "$data" | sed -n "s/^$1: *//p"; }
 case $(control "Database cluster state") in
@@ -46,6 +47,7 @@ case $(control "Database cluster state") in
     "$bin/pg_ctl" start -D "$data" -w -t __SECONDS__ -l "$data/startup.log" -o "$mute" 9>&- &&
       "$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- || { tail -n 3 "$data/startup.log"; exit 70; } ;;
 esac
+rm -rf "$socket"
 if test -e "$keep/ready"; then
   rm -f "$data/backup_label"
   for file in "$keep"/wal/*; do test ! -e "$file" || cp -p "$file" "$data/pg_wal/" || exit; done

@@ -76,10 +76,11 @@ class Cluster:
         self._write(self.password, self.secret)
         self._write(self.home / "pgpass", f"*:*:*:*:{self.secret}\n")
         template = _templates.get((version, self.regions))
-        if template is None:
-            self._create()
-        else:
-            self._copy(template)
+        try:
+            self._copy(template) if template else self._create()
+        except BaseException:
+            self.remove()
+            raise
 
     def data(self, region: str) -> Path:
         return self.home / region
@@ -145,11 +146,11 @@ class Cluster:
             timeout=60,
         )
 
-    def start(self, region: str) -> None:
+    def start(self, region: str, wait: str = "-w") -> None:
         if not self._processes(region):
             # Left by `kill`; its process may not have been reaped yet, and PostgreSQL would take it for alive.
             self._forget(region)
-        self.run("pg_ctl", "start", "-w", "-D", str(self.data(region)), "-l", str(self.home / f"{region}.log"))
+        self.run("pg_ctl", "start", wait, "-D", str(self.data(region)), "-l", str(self.home / f"{region}.log"))
 
     def stop(self, region: str, mode: str = "fast") -> None:
         self.run("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self.data(region)))
@@ -160,7 +161,9 @@ class Cluster:
         until(lambda: not self._processes(region))
 
     def streams(self, region: str) -> bool:
-        return bool(self.sql(region, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"))
+        with suppress(psycopg.OperationalError):
+            return bool(self.sql(region, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"))
+        return False
 
     def remove(self) -> None:
         for region in self.regions:
@@ -193,18 +196,17 @@ class Cluster:
     def _copy(self, template: "Cluster") -> None:
         """Take over a template's servers, which are shut down, under our own ports."""
         for region in self.regions:
-            shutil.copytree(template.data(region), self.data(region))
+            subprocess.run([*self.via, "cp", "-a", template.data(region), self.data(region)], cwd="/", check=True)
             for name in ("postgresql.conf", "postgresql.auto.conf"):
                 path = self.data(region) / name
                 text = path.read_text().replace(str(template.home), str(self.home))
                 for other, port in template.ports.items():
                     text = text.replace(str(port), str(self.ports[other]))
                 path.write_text(text)
-            for path in (self.data(region), *self.data(region).rglob("*")):
-                os.chown(path, *install.owner())
         for region in self.regions:
-            self.start(region)
+            self.start(region, "-W")
         until(lambda: all(self.streams(region) for region in self.regions[1:]))
+        until(lambda: not self.sql(self.regions[0], "SELECT pg_is_in_recovery()"))
 
     def _append(self, region: str, text: str) -> None:
         with (self.data(region) / "postgresql.conf").open("a") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from failover.databases import _postgres_rejoin as hands
 from failover.databases._postgres_view import fork, parse_history
@@ -32,7 +33,9 @@ def switch_over(database: Postgres, source: str, target: str) -> None:
 
 def lose_primary(servers: Cluster, orders: int) -> None:
     """East has `orders` that west never got, and dies without notice."""
-    servers.sql("west", "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+    nowhere = servers.sql("west", "SHOW primary_conninfo").replace(f"port={servers.ports['east']}", "port=1")
+    with servers.connect("west") as west:
+        west.execute(sql.SQL("ALTER SYSTEM SET primary_conninfo = {}").format(sql.Literal(nowhere)))
     servers.sql("west", "SELECT pg_reload_conf()")
     until(lambda: not servers.streams("west"))
     for number in range(orders):
