@@ -93,9 +93,10 @@ class Invalid(FailoverError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message that names the nearest valid name, or the few that there are."""
     names = sorted(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.5)
+    near = get_close_matches(word, names, n=3, cutoff=0.6)
     if near:
-        return f"; did you mean '{near[0]}'?"
+        swapped = [name for name in near if sorted(name) == sorted(word)]
+        return f"; did you mean '{[*swapped, *near][0]}'?"
     if names and len(names) <= 12:
         return f"; known: {', '.join(names)}"
     return ""

@@ -108,12 +108,12 @@ def convert(input_: Input, value: Any, names: Names) -> Any:
         case "duration":
             if value == 0 and not isinstance(value, bool):
                 return value
-            seconds(str(value))
+            seconds(_short(value))
             return str(value)
         case "choice":
             if value not in input_.of:
                 raise ValueError(
-                    f"'{_short(value)}' is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}"
+                    f"{_quoted(value)} is not one of {', '.join(input_.of)}{_near(str(value), input_.of)}"
                 )
             return value
         case "command":
@@ -150,8 +150,14 @@ def _one(value: Any, kind: str, known: Iterable[str]) -> str:
     return value
 
 
+def _quoted(value: Any) -> str:
+    return f"'{_short(value)}'" if isinstance(value, str) else _short(value)
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    if isinstance(value, list | tuple | Mapping):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -168,7 +174,7 @@ def _number(value: Any) -> Any:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"'{_short(value)}' is not a number")
+        raise ValueError(f"{_quoted(value)} is not a number")
     return int(number) if number.is_integer() else number
 
 
@@ -177,7 +183,7 @@ def _boolean(value: Any) -> bool:
         return value
     if value in ("true", "false"):
         return bool(value == "true")
-    raise ValueError(f"'{_short(value)}' is neither true nor false")
+    raise ValueError(f"{_quoted(value)} is neither true nor false")
 
 
 def _example(input_: Input, names: Names) -> str:

@@ -151,6 +151,14 @@ class _Assembly:
     def _build(self, model: Any, data: Any, loc: Loc) -> Any:
         return build(model, {} if data is None else data, self.topology.document, loc, self.problems)
 
+    @staticmethod
+    def _fields(group: str, name: str) -> Iterable[str]:
+        try:
+            fields: Iterable[str] = provider(group, name).Config.model_fields
+        except Failed:
+            return ()
+        return fields
+
     def _choose(self, group: str, provided: Provided) -> tuple[Any, Any, Loc] | None:
         """The one key of `provided` that names a provider: its class, what stands under it, and where."""
         known = found(group)
@@ -158,11 +166,10 @@ class _Assembly:
         for key in provided.keys:
             if key not in known:
                 what = "key" if kinds else f"{group[:-1]} or key"
-                self.complain(
-                    (*provided.loc, key),
-                    f"unknown {what} '{key}'{did_you_mean(key, (*known, *provided.known))}",
-                    key=True,
-                )
+                near = did_you_mean(key, (*known, *provided.known))
+                if kinds and key in self._fields(group, kinds[0]):
+                    near = f"; it belongs under '{kinds[0]}'"
+                self.complain((*provided.loc, key), f"unknown {what} '{key}'{near}", key=True)
         if len(kinds) > 1:
             self.complain((*provided.loc, kinds[1]), f"'{kinds[0]}' stands here already; one is enough", key=True)
         if not provided.keys:
@@ -197,9 +204,9 @@ class FileLibrary:
     def open(self, name: str) -> Document:
         """The runbook called `name`. Raises KeyError where there is none, Invalid where it cannot be read."""
         for folder in self.folders:
-            path = folder / f"{name}.yaml"
-            if path.is_file():
-                return load(path)
+            for path in folder.glob("*.yaml"):
+                if path.stem == name:
+                    return load(path)
         raise KeyError(name)
 
     def find(self, name: str) -> Document:

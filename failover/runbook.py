@@ -5,7 +5,7 @@ place. What comes out is a flat row of steps, each naming the steps that it runs
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from failover import inputs as given_inputs
@@ -138,7 +138,7 @@ def _samples(
     sure: set[str] = set()
     for name, input_ in declared.inputs.items():
         try:
-            if input_.default is None:
+            if input_.default is None or (input_.type == "choice" and not input_.of):
                 values[name] = given_inputs.sample(input_, names)
                 sure |= {name} if input_.type not in ("text", "number") else set()
             else:
@@ -146,7 +146,7 @@ def _samples(
                 sure.add(name)
         except ValueError as error:
             at = ("inputs", name, "default")
-            problems.append(declared.document.problem(at, f"this default is no {input_.type}: {error}"))
+            problems.append(declared.document.problem(at, f"this default does not fit type {input_.type}: {error}"))
     return values, frozenset(values.keys() - sure)
 
 
@@ -289,6 +289,8 @@ class _Scope:
         return tuple(dict.fromkeys(start))
 
     def _not_above(self, name: str, item: Mapping[str, Any], at: Loc, ends: Iterable[str]) -> str:
+        if not name:
+            return "the id of a step above is expected here"
         if name == _plain(item.get("id")):
             return "a step cannot need itself"
         for below, other in enumerate(_in(self.document.root, at[:-1])):
@@ -332,7 +334,11 @@ class _Scope:
             self.complain((*at, "each", name), f"'{name}' has a value here already; use another name", key=True)
         ends: list[str] = []
         following = start
-        for value in self._listed(source, (*at, "each", name), values):
+        listed = self._listed(source, (*at, "each", name), values)
+        if not listed:
+            inside = replace(self, unsure=self.unsure | {name})
+            return inside._one(item, at, {**values, name: f"${{{name}}}"}, start, identity)  # noqa: SLF001 - of its own class
+        for value in listed:
             if self.expansion.full:
                 break
             scope = {**values, name: value}
@@ -402,12 +408,17 @@ class _Scope:
     ) -> tuple[str, ...]:
         model = VERBS[verb]
         data = self._fill(raw, values, at)
-        if model.shorthand and not isinstance(data, Mapping):
-            data = {model.shorthand: data}
+        short = "" if isinstance(data, Mapping) else model.shorthand
         found: list[Problem] = []
-        spec = build(model, data, self.document, at, found)
-        if spec is not None:
-            found.extend(self._references(spec, at))
+        if isinstance(data, Mapping) or short:
+            data = {short: data} if short else data
+            spec = build(model, data, self.document, at, found, short=short)
+        else:
+            spec = None
+            said = f"'{verb}' takes keys here, like {verb}: {{{_example(model)}}}"
+            found.append(self.document.problem(at, said))
+        if known := spec or rest(model, data, {}):
+            found.extend(self._references(known, at))
         self._keep(found, raw, values, at)
         if spec is None:
             return start
@@ -434,26 +445,32 @@ class _Scope:
             if name not in known[kind]:
                 near = did_you_mean(name, known[kind]) or f"; no {kind} is"
                 said = f"{kind} '{name}' is not declared in {topology.document.name}{near}"
-                yield self.document.problem((*at, *loc), said)
+                yield self.document.problem((*at, *loc), said, key=len(loc) > 1 and isinstance(loc[-1], str))
 
     def _keep(self, found: Iterable[Problem], raw: Any, values: Mapping[str, Any], at: Loc) -> None:
         """Complain of those of `found` that do not come from a value that is not known yet."""
         if found := list(found):
-            doubtful = {self.document.mark(loc) for loc in self._doubtful(raw, values, at)}
+            doubtful = {self.document.mark(loc, key=key) for loc, key in self._doubtful(raw, values, at)}
             self.expansion.problems.extend(
                 problem for problem in found if (problem.line, problem.column) not in doubtful
             )
 
-    def _doubtful(self, raw: Any, values: Mapping[str, Any], at: Loc) -> Iterator[Loc]:
+    def _doubtful(self, raw: Any, values: Mapping[str, Any], at: Loc) -> Iterator[tuple[Loc, bool]]:
+        """The places of values, and of keys (True), into which something is filled that is not known yet."""
         if isinstance(raw, str):
-            if any(name in self.unsure or name not in values for name in references(raw)):
-                yield at
+            if self._guess(raw, values):
+                yield at, False
         elif isinstance(raw, Mapping):
             for key, item in raw.items():
                 yield from self._doubtful(item, values, (*at, key))
+                if self._guess(key, values):
+                    yield (*at, key), True
         elif isinstance(raw, list):
-            inside = [loc for index, item in enumerate(raw) for loc in self._doubtful(item, values, (*at, index))]
-            yield from (*inside, at) if inside else ()
+            inside = [place for index, item in enumerate(raw) for place in self._doubtful(item, values, (*at, index))]
+            yield from (*inside, (at, False)) if inside else ()
+
+    def _guess(self, text: str, values: Mapping[str, Any]) -> bool:
+        return any(name in self.unsure or name not in values for name in references(text))
 
     def _call(
         self, spec: Call, raw: Any, values: Mapping[str, Any], at: Loc, start: tuple[str, ...], identity: str
@@ -488,7 +505,7 @@ class _Scope:
                 self.complain(place, f"{message}; write it under 'inputs'")
             else:
                 self._keep([self.document.problem(place, message)], raw, values, at)
-        doubtful = {loc[-1] for loc in self._doubtful(raw, values, at)}
+        doubtful = {loc[len(at) + 1] for loc, _ in self._doubtful(raw, values, at) if len(loc) > len(at) + 1}
         unsure = frozenset(name for name in declared.inputs if name in doubtful or name not in taken)
         taken.update({name: f"${{{name}}}" for name in unsure if name not in taken})
         return self.expansion.runbook(declared, taken, start, identity + ".", self.callers, unsure)
@@ -499,6 +516,12 @@ class _Scope:
 
 def _verb_of(item: Mapping[str, Any]) -> str:
     return next((key for key in item if key in VERBS), "each" if "each" in item else "step")
+
+
+def _example(model: type[Spec]) -> str:
+    fields = model.model_fields.items()
+    names = [name for name, field in fields if field.is_required()] or [name for name, _ in fields][:2]
+    return ", ".join(f"{name}: …" for name in names)
 
 
 def _plain(value: Any) -> str:

@@ -1,5 +1,6 @@
 """From a positioned document to checked models, with every mistake in our own words and at its own place."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from failover.yaml import Document
 
 Loc = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+_WORDS = re.compile(r"[\w./-]+( [\w./-]+){0,7}")
 
 
 class Model(BaseModel):
@@ -28,10 +30,12 @@ def build(
     loc: Loc,
     problems: list[Problem],
     extra: Iterable[str] = (),
+    short: str = "",
 ) -> M | None:
     """`data`, which stands at `loc` of `document`, as a `model`; or None, with its mistakes added to `problems`.
 
-    `extra` are names besides the model's own fields that a misspelled key may have meant.
+    `extra` are names besides the model's own fields that a misspelled key may have meant. Where `short` is given,
+    the file has no mapping there but only what belongs to that field.
     """
     if not isinstance(data, Mapping):
         problems.append(document.problem(loc, f"a mapping (key: value) is expected here, not {_say(data)}"))
@@ -40,7 +44,7 @@ def build(
         return model.model_validate(dict(data))
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        problems.extend(_problems(model, details, data, document, loc, tuple(extra)))
+        problems.extend(_problems(model, details, data, document, loc, tuple(extra), short))
         return None
 
 
@@ -60,25 +64,30 @@ def rest(model: type[M], data: Any, instead: Mapping[str, Any]) -> M | None:
 
 
 def _problems(
-    model: type[BaseModel], details: Sequence[Any], data: Any, document: Document, loc: Loc, extra: tuple[str, ...]
+    model: type[BaseModel],
+    details: Sequence[Any],
+    data: Any,
+    document: Document,
+    loc: Loc,
+    extra: tuple[str, ...],
+    short: str,
 ) -> Iterator[Problem]:
     meant = _meant(model, details, data)
+    hidden = {path for path, detail in _placed(details, data) if _holds_secret(model, path, detail)}
     for path, detail in _one_of_each(details, data):
         kind = detail["type"]
-        error = detail.get("ctx", {}).get("error")
         if kind == "missing" and path in meant:
             key = meant[path]
             message = f"unknown key '{key}'; did you mean '{path[-1]}'?"
-            yield document.problem((*loc, *path[:-1], key), message, key=True)
+            problem = document.problem((*loc, *path[:-1], key), message, key=True)
+            yield replace(problem, source="", width=1) if _is_secret(model, path) else problem
         elif kind == "missing":
-            yield document.problem((*loc, *path[:-1]), f"'{path[-1]}' is missing")
-        elif kind == "extra_forbidden":
-            if path not in {(*at[:-1], key) for at, key in meant.items()}:
-                yield document.problem((*loc, *path), _message(model, detail, extra), key=True)
-        elif isinstance(error, InTheFile):
-            yield replace(document.problem((*loc, *path), str(error)), source="", width=1)
-        else:
-            yield document.problem((*loc, *path), _message(model, detail, extra))
+            yield document.problem((*loc, *path[:-1]), f"the key '{path[-1]}' is missing; add it here")
+        elif kind != "extra_forbidden" or path not in {(*at[:-1], key) for at, key in meant.items()}:
+            message = _message(model, detail, extra)
+            place = path[1:] if short and path[:1] == (short,) else path
+            problem = document.problem((*loc, *place), message, key=kind == "extra_forbidden")
+            yield replace(problem, source="", width=1) if path in hidden else problem
 
 
 def _meant(model: type[BaseModel], details: Sequence[Any], data: Any) -> dict[Loc, str]:
@@ -96,15 +105,40 @@ def _meant(model: type[BaseModel], details: Sequence[Any], data: Any) -> dict[Lo
 def _one_of_each(details: Sequence[Any], data: Any) -> Iterator[tuple[Loc, Any]]:
     """Each mistake and its path. Of what may be a text or a secret, only the mistake in the likelier one."""
     chosen: dict[tuple[Loc, str], Any] = {}
-    for detail in details:
-        path: Loc = detail["loc"]
+    for path, detail in _placed(details, data):
         kind = detail["type"] if detail["type"] in ("missing", "extra_forbidden") else ""
-        while not kind and path and not _stands(data, path):
-            path = path[:-1]
         likelier = isinstance(detail["input"], Mapping) == (detail["type"] == "value_error")
         if (path, kind) not in chosen or likelier:
             chosen[path, kind] = detail
     return ((path, detail) for (path, _), detail in chosen.items())
+
+
+def _placed(details: Sequence[Any], data: Any) -> Iterator[tuple[Loc, Any]]:
+    """Each mistake with its path, without what pydantic puts behind it for a field of several kinds."""
+    for detail in details:
+        path: Loc = detail["loc"]
+        while detail["type"] not in ("missing", "extra_forbidden") and path and not _stands(data, path):
+            path = path[:-1]
+        yield path, detail
+
+
+def _holds_secret(model: type[BaseModel], path: Loc, detail: Any) -> bool:
+    """Whether a secret stands at `path` itself, or under a key that was to be the one for a secret."""
+    if detail["type"] != "extra_forbidden":
+        error = detail.get("ctx", {}).get("error")
+        optional = isinstance(detail["input"], int | float) and path != detail["loc"]
+        if isinstance(error, InTheFile) and not optional:
+            error.remember()
+            return True
+        return False
+    near = get_close_matches(str(path[-1]), _fields(model, path[:-1]), n=1, cutoff=0.5)
+    return bool(near) and _is_secret(model, (*path[:-1], near[0]))
+
+
+def _is_secret(model: type[BaseModel], path: Loc) -> bool:
+    owner = _kind(model, path[:-1])
+    fields = owner.model_fields.items() if isinstance(owner, type) and issubclass(owner, BaseModel) else ()
+    return any("Secret" in str(field.annotation) for name, field in fields if (field.alias or name) == path[-1])
 
 
 def _stands(data: Any, path: Loc) -> bool:
@@ -141,7 +175,8 @@ def _message(model: type[BaseModel], detail: Any, extra: Iterable[str]) -> str:
         words = {"greater_than": "more than", "greater_than_equal": "at least", "less_than": "less than"}
         limit = next(iter(context.values()))
         number = f"{limit:g}" if isinstance(limit, int | float) else limit
-        return f"must be {words.get(kind, 'at most')} {number}, not {value}"
+        who = f"'{loc[-1]}' " if loc and isinstance(loc[-1], str) else ""
+        return f"{who}must be {words.get(kind, 'at most')} {number}, not {value}"
     if kind in ("too_short", "string_too_short"):
         return "this is empty; write at least one" if kind == "too_short" else "this is empty; write a text"
     expected_words = {
@@ -158,9 +193,16 @@ def _message(model: type[BaseModel], detail: Any, extra: Iterable[str]) -> str:
     }
     for prefix, words_ in expected_words.items():
         if kind.startswith(prefix + "_"):
-            hint = f"; quote it: '{value}'" if words_ == "text" and isinstance(value, int | float) else ""
-            return f"{words_} is expected here, not {_say(value)}{hint if not isinstance(value, bool) else ''}"
+            return f"{words_} is expected here, not {_say(value)}{_hint(words_, value)}"
     return str(detail["msg"])
+
+
+def _hint(expected: str, value: Any) -> str:
+    if expected == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"; quote it: '{value}'"
+    if expected == "a list" and isinstance(value, str) and _WORDS.fullmatch(value):
+        return f"; write [{', '.join(value.split())}]"
+    return ""
 
 
 def _near(value: Any, expected: Sequence[str]) -> str:
@@ -182,6 +224,13 @@ def _say(value: Any) -> str:
 
 
 def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> set[str]:
+    kind = _kind(model, loc)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {field.alias or name for name, field in kind.model_fields.items()}
+    return set()
+
+
+def _kind(model: type[BaseModel], loc: Sequence[str | int]) -> Any:
     kind: Any = model
     for step in loc:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -190,9 +239,7 @@ def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> set[str]:
         else:
             arguments = get_args(kind)
             kind = _inner(arguments[-1 if get_origin(kind) is dict else 0]) if arguments else None
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {field.alias or name for name, field in kind.model_fields.items()}
-    return set()
+    return kind
 
 
 def _inner(annotation: Any) -> Any:

@@ -21,6 +21,14 @@ _guard = threading.Lock()
 class InTheFile(ValueError):
     """A secret stands in a file itself; the line it stands on is not to be shown."""
 
+    def __init__(self, said: str, value: Any) -> None:
+        super().__init__(said)
+        self.value = value
+
+    def remember(self) -> None:
+        """From now on `redact` strikes it out, as it does a secret that was read."""
+        _remember_all(self.value)
+
 
 class Secret:
     """Where a secret stands, `{env: NAME}` or `{file: PATH}`; its value is read when it is needed."""
@@ -72,8 +80,12 @@ class Secret:
             if len(names) != 1 or not isinstance(names[0], str) or not names[0]:
                 raise ValueError("say where the secret is: {env: NAME} or {file: PATH}, one of the two")
             return cls(value)
-        _remember_all(value)
-        raise InTheFile("a secret never stands in a file; write {env: NAME} or {file: PATH}")
+        said = (
+            f"a secret has no key '{next(iter(value))}'"
+            if isinstance(value, dict)
+            else "a secret never stands in a file"
+        )
+        raise InTheFile(f"{said}; write {{env: NAME}} or {{file: PATH}}", value)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":

@@ -203,7 +203,7 @@ class _Reader:
         notifiers = self._providers(header.notifiers, "notifiers")
         databases = self._each(header.databases, "databases", self._database(regions))
         services = self._each(header.services, "services", self._service(regions, routers, header.databases))
-        if not header.services and not header.databases:
+        if not header.services and not header.databases and set(self.document.root) <= set(Header.model_fields):
             self.complain((), "nothing to fail over: declare services or databases")
         self._whole(header.drain.ttl, ("drain", "ttl"))
         if len(regions) > 1 and header.objectives.survivors >= len(regions):
@@ -238,7 +238,8 @@ class _Reader:
             if variables is not None and not isinstance(variables, Mapping):
                 self.complain(("regions", name), "a region's variables are a mapping, like {address: 192.0.2.1}")
             if "region" in regions[name]:
-                self.complain(("regions", name, "region"), "'region' is the region's own name", key=True)
+                said = "'region' is the region's own name already; call this variable something else"
+                self.complain(("regions", name, "region"), said, key=True)
         if len(regions) < 2:
             self.complain(("regions",), "at least two regions are needed: one to leave and one to survive")
         return regions
@@ -362,7 +363,7 @@ class _Reader:
             self.complain((*loc, "router"), f"router '{model.router}' is not declared{near}")
         for region in model.weights:
             self._known(region, regions, (*loc, "weights", region), f"service '{service}' has a route for", key=True)
-        if not any(model.weights.values()):
+        if model.weights and not any(model.weights.values()):
             self.complain((*loc, "weights"), "all weights are zero; in normal times some region takes traffic")
         if len(model.weights) < 2:
             self.complain((*loc, "weights"), "a route needs two regions at least; one alone can never be drained")

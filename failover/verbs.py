@@ -39,7 +39,7 @@ class Spec(Model):
 def _names(field: str, kind: str, names: tuple[str, ...], words: tuple[str, ...] = ALL) -> Iterator[Reference]:
     for index, name in enumerate(names):
         if not (len(names) == 1 and name in words):
-            yield (field,) if len(names) == 1 else (field, index), kind, name
+            yield (field, index), kind, name
 
 
 class Check(Spec):

@@ -11,7 +11,7 @@ _TAB = 4
 _WIDEST = 100
 _GAP = 3
 _SECRET = re.compile(
-    r"(?:pass(?:word|wd|phrase)?|secret|token|credentials?|api_?key|private_?key|authorization)['\"]?\s*:"
+    r"(?:pass\w*|pas?wo?r?d|pwd|secret|token|credentials?|api_?key|private_?key|authorization)['\"]?\s*:"
     r"(?!\s*(?:\{\s*(?:env|file)\b.*|[\[{]?\s*|type:.*)$)",
     re.IGNORECASE,
 )
@@ -60,7 +60,7 @@ def _window(cells: list[str], begin: int, end: int) -> tuple[str, int, int]:
     """The part of a long line around what is marked, with an ellipsis where something was cut off."""
     start = max(begin - _WIDEST // 3, 0)
     stop = start + _WIDEST
-    head, tail = "…" if start else "", "…" if stop < len(cells) else ""
+    head, tail = "…" if start else "", "…" if stop < len(cells) - 1 else ""
     indent = _columns(head + "".join(cells[start:begin]))
     length = max(_columns("".join(cells[begin : min(end, stop)])), 1)
     return f"{head}{''.join(cells[start:stop])}{tail}", indent, length
