@@ -58,6 +58,9 @@ store: {memory: {}}
 class Manual(MemoryDatabase):
     """A database whose replicas follow a new primary only when they are told to, as most databases' do."""
 
+    def can_fence(self, region: str) -> bool:
+        return region in self.regions and super().can_fence(region)
+
     def _set(self, change: MemberChange) -> None:
         followed = {region: copy.follows for region, copy in self.state.copies.items() if copy.role is Role.REPLICA}
         super()._set(change)

@@ -57,6 +57,10 @@ class Projected:
 
     def perform(self, step: Step, action: Action) -> Seen:  # noqa: ARG002 - an actuator is told which step it is
         planned = self.plan.steps[-1]
+        if isinstance(action, Changes) and any(
+            isinstance(one, MemberChange) and one.recovery for one in action.items
+        ):
+            return Seen(self.world)
         planned.actions.append(action)
         if isinstance(action, Changes):
             self.touched = True

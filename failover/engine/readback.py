@@ -7,7 +7,7 @@ from failover.engine.estate import Estate
 from failover.errors import Conflict, FailoverError, Indeterminate
 from failover.errors import Failed as NotDone
 from failover.secret import redact
-from failover.world import Change, Member, MemberChange, Role, RouteChange, RouteState, Unknown
+from failover.world import Change, Member, MemberChange, RouteChange, RouteState, Unknown
 
 if TYPE_CHECKING:
     from failover.engine.live import Hands
@@ -50,7 +50,7 @@ class Readback:
             made = [
                 place
                 for place, (state, change) in enumerate(zip(found, changes, strict=True))
-                if _is(state, change.after)
+                if _made(change, state)
             ]
             if len(made) == len(changes):
                 return made, None
@@ -67,7 +67,7 @@ class Readback:
                 next="make it answer again, then resume the run, which reads it back before anything else",
             )
         for place, (state, change) in enumerate(zip(found, changes, strict=True)):
-            if isinstance(change, RouteChange) and place not in made and not _is(state, change.before):
+            if isinstance(change, RouteChange) and place not in made and state != change.before:
                 return made, Conflict(change.resource, str(change.before), str(state))
         return made, NotDone(
             f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"
@@ -87,5 +87,9 @@ class Readback:
         return self.estate.databases[change.database].write_timeout
 
 
-def _is(found: RouteState | Member | Unknown, wanted: RouteState | Role) -> bool:
-    return found.role is wanted if isinstance(found, Member) else found == wanted
+def _made(change: Change, found: RouteState | Member | Unknown) -> bool:
+    """Whether `found` is what `change` leads to. A replica that is to follow another primary has to be seen to."""
+    if isinstance(change, RouteChange):
+        return found == change.after
+    followed = change.before is not change.after or (isinstance(found, Member) and found.streaming)
+    return isinstance(found, Member) and found.role is change.after and followed

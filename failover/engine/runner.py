@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from failover.clock import stamp
@@ -116,7 +116,7 @@ class Session:
             _must_be_gone(record, take_over=take_over)
         session = cls(estate, runbook, journal, record, hands)
         journal.append("run-adopted", owner=owner())
-        session.locks.take(record.started["regions"], run, record.owner["by"], record.owner["host"])
+        session._hold(record.started["regions"])
         session._resolve()
         return session
 
@@ -164,15 +164,20 @@ class Session:
         """End the run here: nothing is taken back, its regions are let go of."""
         self._end("aborted", Failed.exit_code, why)
 
-    def _take(self, regions: Iterable[str]) -> None:
+    def _take(self, regions: Sequence[str]) -> None:
         try:
-            self.locks.take(regions, self.record.id, self.record.owner["by"], self.record.owner["host"])
-            for region, lock in self.locks.holders().items():
-                if lock["run"] != self.record.id:
-                    raise held(region, lock)
+            self._hold(regions)
         except Locked as error:
             self._end("refused", error.exit_code, error.what)
             raise
+
+    def _hold(self, regions: Sequence[str]) -> None:
+        """Take the locks of `regions`. One is out at a time: whoever moves one is refused while another is held."""
+        self.locks.take(regions, self.record.id, self.record.owner["by"], self.record.owner["host"])
+        for region, lock in self.locks.holders().items() if regions else ():
+            if lock["run"] != self.record.id:
+                self.locks.release(regions, self.record.id)
+                raise held(region, lock)
 
     def _open(self, run: str) -> bool:
         return fold(run, Journal(self.estate.store, run, self.estate.clock).replay()).status in OPEN
