@@ -57,10 +57,12 @@ class WebhookNotifier:
         body = json.dumps({"text": redact(message)}).encode()
         try:
             status = bounded(self._config.timeout, lambda: self._post(url.url, headers, body), lambda: None)
-        except (TimeoutError, urllib3.exceptions.TimeoutError):
-            self._fail(f"{url.host} did not answer within {duration(self._config.timeout)}", "see whether it is up")
         except (HTTPError, OSError) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
+                self._fail(
+                    f"{url.host} did not answer within {duration(self._config.timeout)}", "see whether it is up"
+                )
             reason = getattr(cause, "strerror", None) or type(cause).__name__
             self._fail(f"{url.host} could not be reached: {reason}", "check its address, and the network from here")
         if not 200 <= status <= 299:
