@@ -37,12 +37,19 @@ class HttpProbeConfig(Model):
 
     url: str
     method: Literal["GET", "HEAD", "OPTIONS", "POST"] = "GET"
-    expect: Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], Field(min_length=1)] = (200,)
+    expect: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (200,)
     contains: str = ""
     headers: dict[str, str | Secret] = {}
     timeout: Duration = 2.0
     ca_file: Path | None = None
     verify: bool = True
+
+    @field_validator("expect")
+    @classmethod
+    def _some(cls, expect: tuple[int, ...]) -> tuple[int, ...]:
+        if not expect:
+            raise ValueError("no status would be good; write at least one, like [200]")
+        return expect
 
     @field_validator("url")
     @classmethod

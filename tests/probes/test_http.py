@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from failover.probes import looking
 from failover.probes.http import HttpProbe, HttpProbeConfig
 from failover.testing.probes import ProbeContract, see
-from failover.verdict import Outcome, Verdict
+from failover.verdict import Outcome
 from tests.probes.servers import (
     black_hole,
     dripping,
@@ -250,19 +249,6 @@ def test_urls_that_are_refused(url: str, message: str) -> None:
     assert CANARY not in error["msg"]
 
 
-def test_evidence_stays_on_one_short_line() -> None:
-    assert looking.plain("a\x1b[31m\nb\x00\u2028c" + "d" * 1000) == "a [31m b c" + "d" * 289 + "…"
-
-
-def test_a_probe_with_a_mistake_of_its_own_is_unknown() -> None:
-    def mistaken() -> Verdict:
-        raise ZeroDivisionError("nought")
-
-    verdict = looking.look("it", 1, looking_clock(), mistaken)
-    assert str(verdict) == "unknown: it: not seen: ZeroDivisionError: nought (0 ms)"
-
-
-def looking_clock() -> Any:
-    from failover.testing import FakeClock
-
-    return FakeClock()
+def test_a_list_of_no_good_status_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no status would be good"):
+        HttpProbeConfig.model_validate({"url": "http://shop.example/", "expect": []})
