@@ -3,7 +3,7 @@
 from failover import verbs
 from failover.errors import Failed
 from failover.health import check_ids, databases_of, regions_health
-from failover.steps.actions import Ask, Context, Look, Pause, Run, Scope, Steps, Tell
+from failover.steps.actions import Ask, Context, Look, Note, Pause, Run, Scope, Steps, Tell
 from failover.world import World
 
 _EVERY = 1.0
@@ -21,6 +21,16 @@ def check(context: Context, spec: verbs.Check, world: World) -> Steps:  # noqa: 
     services, regions = _services(context, spec), _regions(context, spec)
     ids = check_ids(context.topology, services, regions)
     about = ", ".join(regions)
+    present = [context.topology.services[name] for name in services if _takes_part(context, name, regions)]
+    if not present:
+        yield Note(f"no service takes traffic in {about}, so there is nothing to check")
+        return
+    bare = [service.name for service in present if not service.checks]
+    if bare:
+        raise Failed(
+            f"{about} cannot be counted on (unknown): no checks are declared for {', '.join(bare)}",
+            next="declare a check for each service, or name the services to look at",
+        )
     for left in range(int(spec.within / _EVERY), -1, -1):
         seen = yield Look(ids, about)
         if seen.verdict is None:
@@ -66,6 +76,11 @@ def nothing(context: Context, spec: verbs.Spec) -> Scope:  # noqa: ARG001 - ever
 
 def _services(context: Context, spec: verbs.Check) -> tuple[str, ...]:
     return tuple(context.topology.services) if spec.services == verbs.ALL else spec.services
+
+
+def _takes_part(context: Context, name: str, regions: tuple[str, ...]) -> bool:
+    service = context.topology.services[name]
+    return not service.routes or bool(set(service.regions()) & set(regions))
 
 
 def _regions(context: Context, spec: verbs.Check) -> tuple[str, ...]:

@@ -285,3 +285,35 @@ def test_a_region_without_a_member_is_named() -> None:
     planned = worlds.plan(made, worlds.book(made, "promote", to="north", databases="carts"))
     assert isinstance(planned.refusal, Failed)
     assert "carts has no member in north" in planned.refusal.what
+
+
+DATABASES_ONLY = """
+topology: databases
+regions: [east, west]
+databases:
+  orders: {primary: east, memory: {regions: [east, west]}}
+store: {memory: {}}
+"""
+
+
+@pytest.mark.parametrize("name", ["evacuate-region", "game-day"])
+def test_a_region_with_databases_alone_is_evacuated_too(name: str) -> None:
+    made = worlds.estate(DATABASES_ONLY)
+    planned, error = attempt(made, name, {"region": "east"})
+    assert (planned.refusal, error) == (None, None)
+    assert len(worlds.log(made)) >= 3
+    notes = worlds.read_record(made, worlds.runs(made)[-1]).notes
+    assert notes[0].startswith("no service takes traffic in ")
+
+
+def test_a_service_without_checks_is_named_in_the_plan_even_after_changes() -> None:
+    text = worlds.TWO.replace(
+        "databases:", "  bare:\n    routes: [{router: dns, weights: {east: 1, west: 1}}]\ndatabases:"
+    )
+    made = worlds.estate(text)
+    runbook = worlds.book(
+        made, "runbook: r\nsteps:\n- drain: {region: east, services: web}\n- check: {regions: west}\n"
+    )
+    refusal = worlds.plan(made, runbook).refusal
+    assert isinstance(refusal, Failed)
+    assert "no checks are declared for bare" in refusal.what
