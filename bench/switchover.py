@@ -64,7 +64,7 @@ def measure(n: int = 20, version: int = 16) -> Figures:
     """Make `n` switchovers of each kind, in turn, and measure the gap that a client writing every 2 ms sees."""
     gaps: dict[bool, list[float]] = {True: [], False: []}
     lost = {True: 0, False: 0}
-    with cluster(version) as servers:
+    with cluster(version, segment=16) as servers:
         database = servers.database()
         for turn, (source, target) in zip(range(2 * n), cycle((("east", "west"), ("west", "east"))), strict=False):
             # Pairs, the order within them turned round each time, so that neither way always starts in the east.

@@ -43,7 +43,7 @@ LC_ALL=C "$bin/pg_waldump" --path="$data/pg_wal" --timeline={timeline} --start={
 """
 _LOCK = """
 if command -v flock >/dev/null; then
-  exec 9>>"$data.failover.lock"
+  exec 9<"$data" || exit
   flock -w {seconds} 9 || {{ echo "another run still works on $data" >&2; exit 75; }}
 fi
 """

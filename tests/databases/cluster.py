@@ -62,7 +62,8 @@ def until(condition: Any, seconds: float = 20) -> None:
 class Cluster:
     """The first of `regions` is the primary, the others follow it. Every server has its own password file."""
 
-    def __init__(self, version: int = 16, regions: Sequence[str] = ("east", "west")) -> None:
+    def __init__(self, version: int = 16, regions: Sequence[str] = ("east", "west"), segment: int = 1) -> None:
+        self.segment = segment
         self.bin = binaries(version)
         self.via = install.via()
         self.home = Path(tempfile.mkdtemp(prefix="failover-pg-"))
@@ -75,7 +76,7 @@ class Cluster:
         self.secret = SECRET
         self._write(self.password, self.secret)
         self._write(self.home / "pgpass", f"*:*:*:*:{self.secret}\n")
-        template = _templates.get((version, self.regions))
+        template = _templates.get((version, self.regions, segment))
         try:
             self._copy(template) if template else self._create()
         except BaseException:
@@ -177,6 +178,7 @@ class Cluster:
         first = self.regions[0]
         self.run(
             "initdb", "--no-sync", "--data-checksums", "--auth=scram-sha-256", "--username=failover",
+            f"--wal-segsize={self.segment}",
             f"--pwfile={self.password}", "-D", str(self.data(first)),
         )  # fmt: skip
         self._append(first, SETTINGS)
@@ -239,23 +241,24 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
 
-_templates: dict[tuple[int, tuple[str, ...]], Cluster] = {}
+_templates: dict[tuple[int, tuple[str, ...], int], Cluster] = {}
 
 
-def template(version: int = 16, regions: Sequence[str] = ("east", "west")) -> None:
+def template(version: int, regions: Sequence[str], segment: int) -> None:
     """Make the servers once that later clusters of this kind start from."""
-    if (version, tuple(regions)) not in _templates:
-        made = Cluster(version, regions)
+    if (version, tuple(regions), segment) not in _templates:
+        made = Cluster(version, regions, segment)
         for region in regions:
             made.stop(region)
         atexit.register(made.remove)
-        _templates[version, tuple(regions)] = made
+        _templates[version, tuple(regions), segment] = made
 
 
 @contextmanager
-def cluster(version: int = 16, regions: Sequence[str] = ("east", "west")) -> Iterator[Cluster]:
-    template(version, regions)
-    made = Cluster(version, regions)
+def cluster(version: int = 16, regions: Sequence[str] = ("east", "west"), segment: int = 1) -> Iterator[Cluster]:
+    """A new cluster, gone afterwards. `segment` is the size of a WAL segment in MB: small ones are copied fast."""
+    template(version, regions, segment)
+    made = Cluster(version, regions, segment)
     try:
         yield made
     finally:
