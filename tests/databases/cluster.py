@@ -32,7 +32,7 @@ shared_buffers = 16MB
 max_connections = 40
 max_wal_senders = 8
 wal_keep_size = 256MB
-wal_retrieve_retry_interval = 200ms
+wal_retrieve_retry_interval = 50ms
 wal_sender_timeout = 5s
 wal_receiver_timeout = 5s
 """
@@ -56,7 +56,7 @@ def until(condition: Any, seconds: float = 20) -> None:
     deadline = SYSTEM.monotonic() + seconds
     while not condition():
         assert SYSTEM.monotonic() < deadline, "it did not happen in time"
-        SYSTEM.sleep(0.01)
+        SYSTEM.sleep(0.03)
 
 
 class Cluster:
