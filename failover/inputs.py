@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import Field
+
 from failover.errors import Usage, did_you_mean
 from failover.schema import Model
 from failover.topology import Topology
@@ -16,14 +18,30 @@ Type = Literal[
 ]  # fmt: skip
 
 
+MEANING: Mapping[Type, str] = {
+    "region": "a region of the topology",
+    "regions": "a list of regions, or `all`",
+    "service": "a service of the topology",
+    "services": "a list of services, or `all`",
+    "database": "a database of the topology",
+    "databases": "a list of databases, or `all`",
+    "text": "any text",
+    "number": "a number",
+    "boolean": "`true` or `false`",
+    "duration": "a duration like `250ms`, `30s`, `5min`, `1h` or `7d`",
+    "choice": "one of the words under `of`",
+    "command": "a program and its arguments, as a list of words",
+}
+
+
 class Input(Model):
     """One input: its type, what it is for, and what it is when nobody says."""
 
-    type: Type
-    summary: str = ""
-    default: Any = None
-    of: tuple[str, ...] = ()
-    optional: bool = False
+    type: Type = Field(description="one of the types below")
+    summary: str = Field("", description="what it is for")
+    default: Any = Field(None, description="its value when nobody gives one")
+    of: tuple[str, ...] = Field((), description="the words of a choice")
+    optional: bool = Field(False, description="whether it may be left out; it is empty then")
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,6 +413,8 @@ class _Scope:
         if isinstance(data, Mapping) or short:
             data = {short: data} if short else data
             spec = build(model, data, self.document, at, found, short=short)
+            if spec is None and (spec := self._of_texts(model, raw, values, short)):
+                found.clear()
         else:
             spec = None
             said = f"'{verb}' takes keys here, like {verb}: {{{_example(model)}}}"
@@ -432,6 +434,14 @@ class _Scope:
         if len(self.expansion.steps) == _MOST_STEPS + 1:
             self.complain(at, f"this makes more than {_MOST_STEPS:,} steps; split the runbook")
         return (identity,)
+
+    def _of_texts(self, model: type[Spec], raw: Any, values: Mapping[str, Any], short: str) -> Spec | None:
+        """The spec where numbers that are filled in stand for texts, as in the arguments of a command."""
+        numbers = {name: str(value).lower() for name, value in values.items() if isinstance(value, int | float)}
+        if not numbers:
+            return None
+        filled = substitute(raw, {**values, **numbers}, lambda *_: None)
+        return build(model, {short: filled} if short else filled, self.document, (), [])
 
     def _references(self, spec: Spec, at: Loc) -> Iterator[Problem]:
         topology = self.expansion.topology

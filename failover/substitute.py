@@ -6,7 +6,8 @@ from typing import Any
 
 from failover.errors import did_you_mean
 
-_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]{0,200})\}|\$\{")
+_MOST_COMPLAINTS = 10
 Complain = Callable[[tuple[str | int, ...], str], None]
 
 
@@ -54,21 +55,28 @@ def _text(
     if whole and whole.group(1) in names:
         return names[whole.group(1)]
 
+    said: set[str] = set()
+
+    def say(message: str) -> None:
+        if message not in said and len(said) < _MOST_COMPLAINTS:
+            said.add(message)
+            complain(loc, message)
+
     def one(match: re.Match[str]) -> str:
         name = match.group(1)
         if match[0] == "$${":
             return "${"
         if name is None:
-            complain(loc, "this '${' is never closed; add the '}', or write '$${' for a plain '${'")
+            say("this '${' is never closed; add the '}', or write '$${' for a plain '${'")
             return match[0]
         if name not in names:
             near = did_you_mean(name, names) or "; nothing is declared that could be filled in"
-            complain(loc, f"'${{{name}}}' is not known {place}{near}")
+            say(f"'${{{name}}}' is not known {place}{near}")
             return match[0]
         value = names[name]
         if isinstance(value, list | Mapping):
             kind = "list" if isinstance(value, list) else "mapping"
-            complain(loc, f"'${{{name}}}' is a {kind} and cannot stand inside a text; write it alone")
+            say(f"'${{{name}}}' is a {kind} and cannot stand inside a text; write it alone")
             return match[0]
         return str(value).lower() if isinstance(value, bool) else str(value)
 

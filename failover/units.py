@@ -55,6 +55,11 @@ Duration = Annotated[
     float,
     BeforeValidator(_read),
     PlainSerializer(lambda value: f"{value:g}s", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|min|m|h|d)", "description": "like 30s"}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*(ms|s|min|m|h|d)\s*)+$"}, {"const": 0}],
+            "description": "a duration, like 30s",
+        }
+    ),
 ]
 """Seconds, written in a file as `30s`, `2min`, `1h`."""

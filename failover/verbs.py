@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from failover.schema import Model
 from failover.secret import Secret
@@ -17,7 +17,12 @@ Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     Field(min_length=1),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "description": "a name, a list of names, or the word all",
+        }
+    ),
 ]
 """One name, a list of names, or the word `all`."""
 
@@ -45,10 +50,10 @@ def _names(field: str, kind: str, names: tuple[str, ...], words: tuple[str, ...]
 class Check(Spec):
     """Run the checks of services in regions; fail unless all pass, within `within` at the latest."""
 
-    regions: Names = ALL
-    of: str = ""
-    services: Names = ALL
-    within: Duration = 0.0
+    regions: Names = Field(ALL, description="where; `survivors` are all but the region `of`")
+    of: str = Field("", description="the region that `survivors` leaves out")
+    services: Names = Field(ALL, description="whose checks")
+    within: Duration = Field(0.0, description="how long to wait for them to pass")
 
     @model_validator(mode="after")
     def _survivors_of(self) -> "Check":
@@ -66,11 +71,15 @@ class Check(Spec):
 class Move(Spec):
     """What drain and restore share: the region, which services, and how fast."""
 
-    region: str
-    services: Names = ALL
-    stages: tuple[Percent, ...] | None = None
-    soak: Duration | None = None
-    pace: Pace = "staged"
+    region: str = Field(description="the region that is left or comes back")
+    services: Names = Field(ALL, description="whose traffic")
+    stages: tuple[Percent, ...] | None = Field(
+        None, description="percentages of the normal share, falling to 0; by default those of the topology"
+    )
+    soak: Duration | None = Field(
+        None, description="how long each stage is watched before the next; by default as the topology says"
+    )
+    pace: Pace = Field("staged", description="`immediate` leaves out the stages")
 
     @field_validator("stages")
     @classmethod
@@ -93,8 +102,8 @@ class Restore(Move):
 class Shift(Spec):
     """Set the weights of services by hand; regions that are not named keep theirs."""
 
-    services: Names = ALL
-    weights: Annotated[dict[str, Weight], Field(min_length=1)]
+    services: Names = Field(ALL, description="whose traffic")
+    weights: dict[str, Weight] = Field(min_length=1, description="the new weight of each region named")
 
     def references(self) -> Iterator[Reference]:
         yield from _names("services", "service", self.services)
@@ -105,11 +114,15 @@ class Shift(Spec):
 class Promote(Spec):
     """Move the primaries of databases: away from a region, to a region, or back to the region that is their home."""
 
-    databases: Names = ALL
-    away_from: str = ""
-    to: str = ""
-    back_to: str = ""
-    within: Duration = 60.0
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [way]} for way in ("away_from", "to", "back_to")]}
+    )
+
+    databases: Names = Field(ALL, description="whose primary")
+    away_from: str = Field("", description="the region that is to hold no primary")
+    to: str = Field("", description="the region that takes the writes")
+    back_to: str = Field("", description="the region whose own primaries return")
+    within: Duration = Field(60.0, description="how long a replica may take to catch up")
 
     @model_validator(mode="after")
     def _one_way(self) -> "Promote":
@@ -129,10 +142,10 @@ class Command(Spec):
 
     shorthand = "argv"
 
-    argv: Annotated[tuple[str, ...], Field(min_length=1)]
-    env: dict[str, str | Secret] = {}
-    timeout: Duration = 3600.0
-    repeatable: bool = False
+    argv: tuple[str, ...] = Field(min_length=1, description="the program and its arguments")
+    env: dict[str, str | Secret] = Field({}, description="variables for it; a secret as {env: NAME} or {file: PATH}")
+    timeout: Duration = Field(3600.0, description="how long it may run")
+    repeatable: bool = Field(False, description="whether running it twice does no harm")
 
 
 class Approve(Spec):
@@ -140,7 +153,7 @@ class Approve(Spec):
 
     shorthand = "message"
 
-    message: str
+    message: str = Field(description="what the person is asked")
 
 
 class Wait(Spec):
@@ -148,14 +161,14 @@ class Wait(Spec):
 
     shorthand = "for"
 
-    seconds: Duration = Field(alias="for")
+    seconds: Duration = Field(alias="for", description="how long")
 
 
 class Notify(Spec):
     """Tell people through a notifier of the topology."""
 
-    to: str
-    message: str
+    to: str = Field(description="the notifier")
+    message: str = Field(description="the text")
 
     def references(self) -> Iterator[Reference]:
         yield ("to",), "notifier", self.to
@@ -166,8 +179,8 @@ class Call(Spec):
 
     shorthand = "name"
 
-    name: str
-    inputs: dict[str, Any] = {}
+    name: str = Field(description="the runbook")
+    inputs: dict[str, Any] = Field({}, description="the values of its inputs")
 
 
 VERBS: dict[str, type[Spec]] = {

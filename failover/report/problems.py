@@ -9,6 +9,7 @@ from failover.secret import redact
 
 _TAB = 4
 _WIDEST = 100
+_LONGEST = 600
 _GAP = 3
 _SECRET = re.compile(
     r"(?:pass\w*|pas?wo?r?d|pwd|secret|token|credentials?|api_?key|private_?key|authorization)['\"]?\s*:"
@@ -28,7 +29,7 @@ def render(problems: Sequence[Problem]) -> str:
     gutter = max((len(str(problem.line)) for problem in problems), default=0)
     lines: list[str] = []
     for place, problem in zip(places, problems, strict=True):
-        lines.append(f"{place.ljust(widest)}{' ' * _GAP}{_printable(redact(problem.message))}")
+        lines.append(f"{place.ljust(widest)}{' ' * _GAP}{_cut(_printable(redact(problem.message)))}")
         if (problem.file, problem.line) not in hidden and not _may_be_secret(problem.source):
             lines += _excerpt(problem, gutter)
     count = f"{len(problems)} error{'' if len(problems) == 1 else 's'}"
@@ -38,6 +39,10 @@ def render(problems: Sequence[Problem]) -> str:
 def _place(problem: Problem) -> str:
     name = _printable(problem.file)
     return f"{name}:{problem.line}:{problem.column}" if problem.line else name
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST * 2 // 3]}…{message[-_LONGEST // 3 :]}"
 
 
 def _may_be_secret(source: str) -> bool:
