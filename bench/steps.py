@@ -75,7 +75,8 @@ def _ansible(home: Path, count: int) -> list[str]:
     tasks = "".join("    - ansible.builtin.command: 'true'\n" for _ in range(count))
     play = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n"
     (home / "noop-play.yaml").write_text(play + tasks)
-    return [peer("ansible-playbook"), "-i", "localhost,", "noop-play.yaml"]
+    interpreter = f"ansible_python_interpreter={peer('python')}"
+    return [peer("ansible-playbook"), "-i", "localhost,", "-e", interpreter, "noop-play.yaml"]
 
 
 def _peak(home: Path, count: int) -> float:

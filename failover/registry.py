@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ DEFAULT_FILE = "failover.yaml"
 @cache
 def found(group: str) -> Mapping[str, EntryPoint]:
     """Every provider of the kind `group` that is installed, ours and other people's, by its name in files."""
-    return {point.name: point for point in entry_points(group=f"failover.{group}")}
+    return {point.name: point for point in _installed().select(group=f"failover.{group}")}
+
+
+@cache
+def _installed() -> EntryPoints:
+    # One pass over everything that is installed serves all five kinds.
+    return entry_points()
 
 
 def provider(group: str, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from failover.engine.estate import Estate
@@ -32,7 +32,7 @@ from failover.steps.actions import (
 )  # fmt: skip
 from failover.units import duration
 from failover.verdict import Verdict, failed, passed, unknown, worst
-from failover.world import Change, Member, MemberChange, Role, RouteChange, World, encode, same
+from failover.world import Change, MemberChange, Role, RouteChange, World, encode, same
 
 _SOONEST, _LATEST = 0.05, 1.0
 """Seconds between two looks at something that is waited for: at first, and at the most."""
@@ -59,17 +59,15 @@ class Live:
         self.hands = hands
         self.expected = {step: list(changes) for step, changes in expected.items()}
         self.world = World()
+        self._begun: set[str] = set()
         self._turn = threading.RLock()
 
     def observe(self, scope: Scope) -> World:
-        found = self.estate.observe(scope)
-        proven = {
-            name: {region: self._proven(name, region, member) for region, member in members.items()}
-            for name, members in found.databases.items()
-        }
-        return self._merge(replace(found, databases=proven))
+        proofs = self.record.proofs if scope.databases else ()
+        return self._merge(self.estate.observe(scope, proofs))
 
     def perform(self, step: Step, action: Action) -> Seen:
+        self._begin(step)
         if not isinstance(action, CatchUp) and not (isinstance(action, Changes) and not action.stoppable):
             self._stop_here(step)
         match action:
@@ -98,6 +96,12 @@ class Live:
             case Note():
                 self.journal.append("note", step=step.id, text=action.text)
                 return Seen(self.world)
+
+    def _begin(self, step: Step) -> None:
+        """A step begins in the journal with the first thing that it does; one with nothing to do is only done."""
+        if step.id not in self._begun:
+            self._begun.add(step.id)
+            self.journal.append("step-started", step=step.id, verb=step.verb)
 
     def _change(self, step: Step, action: Changes) -> World:
         for change in action.items:
@@ -177,12 +181,7 @@ class Live:
         clock = self.estate.clock
         deadline = clock.monotonic() + action.within
         waiting = dict(action.wanted)
-        receipts = {
-            change.route: intent.receipt
-            for intent in self.record.intents.values()
-            for change in intent.changes
-            if isinstance(change, RouteChange) and intent.outcome == "done"
-        }
+        receipts = self.record.receipts
         pause = _SOONEST
         while True:
             verdicts = {}
@@ -302,11 +301,6 @@ class Live:
         if isinstance(change, RouteChange):
             return f"router {self.estate.topology.routes[change.route].router}"
         return f"database {change.database}"
-
-    def _proven(self, database: str, region: str, member: Member) -> Member:
-        if member.role in (Role.UNKNOWN, Role.STOPPED) and (database, region) in self.record.proofs:
-            return replace(member, role=Role.FENCED, position=None, detail=f"fenced by its device; {member.detail}")
-        return member
 
     def _merge(self, found: World) -> World:
         with self._turn:

@@ -127,7 +127,8 @@ class Session:
 
     def plan(self, accepted: Iterable[str]) -> Plan:
         """What is left to do, from the world as it is now."""
-        return projected.plan(self.estate, self.runbook, frozenset(accepted), self.record.finished)
+        record = self.record
+        return projected.plan(self.estate, self.runbook, frozenset(accepted), record.finished, record.proofs)
 
     def skip(self, step: str, reason: str) -> None:
         """Leave a step out, for a reason that stays in the record. Raises Usage where there is no such step."""
@@ -283,7 +284,6 @@ class Session:
     def _one(self, step: Step, live: Live, accepted: frozenset[str]) -> None:
         if self.hands.stop.is_set():
             raise Interrupted(f"stopped before step {step.id}")
-        self.journal.append("step-started", step=step.id, verb=step.verb)
         try:
             drive(step, self.estate.context, live, self._judged, accepted)
         except (Interrupted, Locked):
