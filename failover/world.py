@@ -15,6 +15,9 @@ class Unknown:
 
     why: str
 
+    def __str__(self) -> str:
+        return f"unknown ({self.why})"
+
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
@@ -25,6 +28,10 @@ class RouteState:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    def __str__(self) -> str:
+        weights = ", ".join(f"{region} {weight}" for region, weight in self.weights.items())
+        return weights + (f", TTL {self.ttl} s" if self.ttl is not None else "")
 
     def __hash__(self) -> int:
         return hash((tuple(sorted(self.weights.items())), self.ttl))
@@ -66,6 +73,9 @@ class Member:
     streaming: bool = False
     lost: int | None = None
     detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.role} ({self.detail})" if self.detail else str(self.role)
 
 
 @dataclass(frozen=True, slots=True)
