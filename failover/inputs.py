@@ -126,7 +126,7 @@ def convert(input_: Input, value: Any, names: Names) -> Any:
         case "duration":
             if value == 0 and not isinstance(value, bool):
                 return value
-            seconds(_short(value))
+            seconds(str(value).lower() if isinstance(value, bool) else str(value))
             return str(value)
         case "choice":
             if value not in input_.of:

@@ -21,6 +21,7 @@ _STEP_KEYS = ("id", "needs", "each", "parallel", "steps")
 _MOST_STEPS = 20_000
 _MOST_PROBLEMS = 200
 _DEEPEST_CALL = 8
+_NOBODY = "this list is empty; name at least one, or write all"
 _STEPS = "steps are a list with at least one step, like - check: {regions: all}"
 
 
@@ -335,7 +336,7 @@ class _Scope:
         ends: list[str] = []
         following = start
         listed = self._listed(source, (*at, "each", name), values)
-        if not listed:
+        if listed is None:
             inside = replace(self, unsure=self.unsure | {name})
             return inside._one(item, at, {**values, name: f"${{{name}}}"}, start, identity)  # noqa: SLF001 - of its own class
         for value in listed:
@@ -347,16 +348,17 @@ class _Scope:
             following = start if parallel is True else following
         return tuple(dict.fromkeys(ends)) or start
 
-    def _listed(self, source: Any, at: Loc, values: Mapping[str, Any]) -> list[Any]:
+    def _listed(self, source: Any, at: Loc, values: Mapping[str, Any]) -> list[Any] | None:
+        """What a loop goes through; None where that cannot be told."""
         doubtful = any(self._doubtful(source, values, at))
         listed = self._fill(source, values, at)
         if listed == "all":
             return list(self.expansion.topology.regions)
-        if not isinstance(listed, list) or not listed:
+        if not isinstance(listed, list) or source == []:
             if not doubtful:
                 said = "a list is expected here, like [east, west], or the word all for every region"
                 self.complain(at, f"{said}; '{listed}' is a text" if isinstance(listed, str) else said)
-            return []
+            return None
         once: dict[str, Any] = {}
         for index, value in enumerate(listed):
             where = (*at, index)
@@ -409,7 +411,7 @@ class _Scope:
         model = VERBS[verb]
         data = self._fill(raw, values, at)
         short = "" if isinstance(data, Mapping) else model.shorthand
-        found: list[Problem] = []
+        found = [self.document.problem((*at, field), _NOBODY) for field in _empty(raw)]
         if isinstance(data, Mapping) or short:
             data = {short: data} if short else data
             spec = build(model, data, self.document, at, found, short=short)
@@ -532,6 +534,12 @@ def _example(model: type[Spec]) -> str:
     fields = model.model_fields.items()
     names = [name for name, field in fields if field.is_required()] or [name for name, _ in fields][:2]
     return ", ".join(f"{name}: …" for name in names)
+
+
+def _empty(raw: Any) -> list[str]:
+    """The lists of names in which the file itself has none; what is filled in may have none, where there are none."""
+    fields = ("regions", "services", "databases")
+    return [field for field in fields if isinstance(raw, Mapping) and raw.get(field) == []]
 
 
 def _plain(value: Any) -> str:
