@@ -337,6 +337,8 @@ def test_an_up_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_two_labs_live_side_by_side(lab: Lab, tmp_path: Path) -> None:
     other = up(tmp_path / "other lab's ö")
     try:
+        memory = segments(other)
+        assert len(memory) == 2
         assert healthy(lab, "east")
         assert healthy(other, "east")
         assert fetch(other, "west", "POST", "/orders", {"id": "only there"})[0] == 201
@@ -345,20 +347,22 @@ def test_two_labs_live_side_by_side(lab: Lab, tmp_path: Path) -> None:
         break_region(other.directory, "east", "region")
         assert healthy(lab, "east")
     finally:
-        memory = segments(other)
         down(other.directory)
     assert not other.directory.exists()
     assert other.shelter is None or not other.shelter.exists()
     assert traces(other.directory) == []
-    assert not memory & set(Path("/proc/sysvipc/shm").read_text().splitlines())
+    assert not memory & kernel_segments()
     assert healthy(lab, "east")
 
 
-def segments(lab: Lab) -> set[str]:
-    keys = {
-        (region.data / "postmaster.pid").read_text().splitlines()[6].split()[0] for region in lab.regions.values()
-    }
-    return {line for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:] if line.split()[0] in keys}
+def kernel_segments() -> set[tuple[str, str]]:
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return {(key, number) for key, number, *_ in map(str.split, lines)}
+
+
+def segments(lab: Lab) -> set[tuple[str, str]]:
+    locks = [(region.data / "postmaster.pid").read_text().splitlines() for region in lab.regions.values()]
+    return {(key, number) for key, number in (lock[6].split() for lock in locks)} & kernel_segments()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
