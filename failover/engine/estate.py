@@ -1,16 +1,18 @@
 """The providers of one topology, made and ready to be asked."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from failover.clock import Clock
 from failover.engine.gather import gather
+from failover.errors import FailoverError
 from failover.ports import Database, Notifier, Probe, Router, Store, SupportsFencing, SupportsWeights
+from failover.secret import redact
 from failover.steps.actions import Context, Scope
 from failover.topology import Topology
 from failover.verdict import Verdict, unknown
-from failover.world import CheckId, Member, Role, Unknown, World
+from failover.world import CheckId, Member, Role, RouteState, Unknown, World
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ class Estate:
             ),
         )
 
-    def observe(self, scope: Scope) -> World:
-        """What is there now, of all that is in `scope`; what cannot be seen is unknown. Writes nothing."""
+    def observe(self, scope: Scope, proofs: Collection[tuple[str, str]] = ()) -> World:
+        """What is there now, of all that is in `scope`; what cannot be seen is unknown. Writes nothing.
+
+        `proofs` are members, as (database, region), that a device has shown to be off: they cannot say so themselves.
+        """
         by_router: dict[str, list[str]] = {}
         for route in scope.routes:
             by_router.setdefault(self.topology.routes[route].router, []).append(route)
@@ -58,7 +63,7 @@ class Estate:
         for name, ids in by_router.items():
             calls[f"router {name}"] = partial(self._routes, name, tuple(ids))
         for name in scope.databases:
-            calls[f"database {name}"] = partial(self._members, name)
+            calls[f"database {name}"] = partial(self._members, name, proofs)
         for check in scope.checks:
             calls[f"check {check}"] = partial(self._check, check)
         seen = gather(calls, lambda _: World())
@@ -73,13 +78,45 @@ class Estate:
         return self.observe(Scope(checks=tuple(checks))).checks
 
     def _routes(self, router: str, routes: tuple[str, ...]) -> World:
-        return World(routes=self.routers[router].read(routes))
+        try:
+            found = self.routers[router].read(routes)
+        except FailoverError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a provider's own mistake must not end the run
+            return World(routes=dict.fromkeys(routes, Unknown(_broken(error))))
+        return World(routes={route: _struck(state) for route, state in found.items()})
 
-    def _members(self, database: str) -> World:
-        return World(databases={database: self.databases[database].read()})
+    def _members(self, database: str, proofs: Collection[tuple[str, str]]) -> World:
+        try:
+            found = self.databases[database].read()
+        except FailoverError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            found = self._silent(_broken(error))
+        proven = {region: _proven(member, (database, region) in proofs) for region, member in found.items()}
+        return World(databases={database: proven})
 
     def _check(self, check: CheckId) -> World:
-        return World(checks={check: self.probes[check].probe()})
+        try:
+            verdict = self.probes[check].probe()
+        except Exception as error:  # noqa: BLE001 - as above; a probe never raises
+            verdict = unknown(_broken(error))
+        return World(checks={check: Verdict(verdict.outcome, tuple(map(redact, verdict.evidence)))})
 
-    def _silent(self) -> dict[str, Member]:
-        return {region: Member(Role.UNKNOWN, detail="did not answer in time") for region in self.topology.regions}
+    def _silent(self, why: str = "did not answer in time") -> dict[str, Member]:
+        return {region: Member(Role.UNKNOWN, detail=why) for region in self.topology.regions}
+
+
+def _broken(error: Exception) -> str:
+    return redact(f"{type(error).__name__}: {error}")
+
+
+def _struck(state: RouteState | Unknown) -> RouteState | Unknown:
+    return Unknown(redact(state.why)) if isinstance(state, Unknown) else state
+
+
+def _proven(member: Member, proof: bool) -> Member:
+    detail = redact(member.detail)
+    if proof and member.role in (Role.UNKNOWN, Role.STOPPED):
+        return replace(member, role=Role.FENCED, position=None, detail=f"fenced by its device; {detail}")
+    return replace(member, detail=detail) if detail != member.detail else member

@@ -33,10 +33,10 @@ class Journal:
     def replay(self) -> Iterator[Event]:
         """The events so far, each checked against the hash of the one before. Raises Failed where one was altered."""
         for line in self._store.read(PREFIX + self.run, self._seq):
-            event = json.loads(line)
-            if event["seq"] != self._seq + 1 or event["prev"] != self._last:
+            event = _decoded(line)
+            if event.get("seq") != self._seq + 1 or event.get("prev") != self._last:
                 raise Failed(
-                    f"the journal of run {self.run} was altered at event {event['seq']}",
+                    f"the journal of run {self.run} was altered at event {self._seq + 1}",
                     next="do not resume it; look at the world itself, and start anew",
                 )
             self._seq, self._last = event["seq"], _hash(line)
@@ -56,6 +56,14 @@ class Journal:
             for listener in self.listeners:
                 listener(event)
         return event
+
+
+def _decoded(line: str) -> Event:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _hash(line: str) -> str:

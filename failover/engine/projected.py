@@ -1,5 +1,6 @@
 """The actuator of a plan: changes are laid over the world, and nothing is written."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from failover.engine.estate import Estate
@@ -13,13 +14,20 @@ from failover.verdict import passed
 from failover.world import MemberChange, Role, World
 
 
-def plan(estate: Estate, runbook: Runbook, accepted: frozenset[str], skip: frozenset[str] = frozenset()) -> Plan:
+def plan(
+    estate: Estate,
+    runbook: Runbook,
+    accepted: frozenset[str],
+    skip: frozenset[str] = frozenset(),
+    proofs: Collection[tuple[str, str]] = (),
+) -> Plan:
     """What `runbook` would do now, by the steps' own generators. Reads, and writes nothing.
 
-    A refusal or a failure that can be foreseen ends the plan and stands in its `refusal`. Steps in `skip` are done.
+    A refusal or a failure that can be foreseen ends the plan and stands in its `refusal`. Steps in `skip` are done;
+    `proofs` are the members that the run has had fenced by their devices.
     """
     made = Plan(runbook, accepted=accepted)
-    projected = Projected(estate, made)
+    projected = Projected(estate, made, proofs)
     for step in runbook.steps:
         if step.id in skip:
             continue
@@ -36,8 +44,9 @@ def plan(estate: Estate, runbook: Runbook, accepted: frozenset[str], skip: froze
 class Projected:
     """Lays changes over what was seen at first. What only the run can tell has no verdict here."""
 
-    def __init__(self, estate: Estate, made: Plan) -> None:
+    def __init__(self, estate: Estate, made: Plan, proofs: Collection[tuple[str, str]] = ()) -> None:
         self.estate = estate
+        self.proofs = proofs
         self.plan = made
         self.world = World()
         self.seen = World()
@@ -50,7 +59,7 @@ class Projected:
             tuple(check for check in scope.checks if check not in self.seen.checks),
         )
         if missing != Scope():
-            found = self.estate.observe(missing)
+            found = self.estate.observe(missing, self.proofs)
             self.seen = self.seen.merge(found)
             self.world = self.world.merge(found)
         return self.world

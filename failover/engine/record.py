@@ -66,12 +66,12 @@ class Record:
     @property
     def pending(self) -> list[Intent]:
         """The writes of which nobody knows whether they happened."""
-        return [intent for intent in self.intents.values() if not intent.outcome]
+        return [intent for intent in self._all if not intent.outcome]
 
     @property
     def applied(self) -> list[Change]:
         """Every change that was made, oldest first."""
-        return [change for intent in self.intents.values() for change in intent.made]
+        return [change for intent in self._all for change in intent.made]
 
     @property
     def proofs(self) -> set[tuple[str, str]]:
@@ -82,6 +82,21 @@ class Record:
                 fenced = change.after == "fenced" and not change.planned
                 (proven.add if fenced else proven.discard)((change.database, change.region))
         return proven
+
+    @property
+    def receipts(self) -> dict[str, str]:
+        """What each route's router gave for its last change, to ask by whether it has settled."""
+        return {
+            change.route: intent.receipt
+            for intent in self._all
+            for change in intent.changes
+            if isinstance(change, RouteChange) and intent.outcome == "done"
+        }
+
+    @property
+    def _all(self) -> list[Intent]:
+        """The intents as they are now: a step that runs beside may add one at any moment."""
+        return list(self.intents.values())
 
     def before(self, route: str) -> Change | None:
         """The last change of `route` that was made."""

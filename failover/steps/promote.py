@@ -96,20 +96,17 @@ class _Move:
         except (Indeterminate, Locked):
             raise
         except FailoverError as error:
-            yield Changes(
-                (
-                    MemberChange(
-                        self.database,
-                        source,
-                        Role.FENCED,
-                        Role.PRIMARY,
-                        f"{source} takes writes again: {target} could not be promoted",
-                        source,
-                        recovery=True,
-                    ),
-                ),
-                stoppable=False,
-            )
+            reason = f"{source} takes writes again: {target} could not be promoted"
+            back = MemberChange(self.database, source, Role.FENCED, Role.PRIMARY, reason, source, recovery=True)
+            try:
+                yield Changes((back,), stoppable=False)
+            except (Indeterminate, Locked):
+                raise
+            except FailoverError as worse:
+                raise StepFailed(
+                    f"{error.what}; and {source} could not be made to take writes again: {worse.what}",
+                    next=f"nobody takes writes to {self.database} now: mend {source} or {target}, then resume",
+                ) from worse
             error.next = f"{self.database} takes writes in {source} as before; " + (
                 error.next or "mend it and resume"
             )
