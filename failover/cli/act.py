@@ -269,11 +269,12 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
 def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "", as_json: Json = False) -> None:
     """End a stopped run where it is: nothing is taken back, its regions are let go of."""
     from failover.engine.live import Hands
-    from failover.engine.runner import Session
+    from failover.engine.runner import Session, read_record
     from failover.report.status import run_data
     from failover.runbook import Runbook
 
     estate = estate_of(topology)
+    read_record(estate, run_name)
     session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=False)
     session.abort(reason or "aborted by hand")
     if as_json:

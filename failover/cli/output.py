@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -48,5 +49,10 @@ def failure(error: FailoverError, *, as_json: bool) -> None:
 
 
 def _print(text: str, stream: Any) -> None:
-    with contextlib.suppress(BrokenPipeError, ValueError):
+    """Print, as long as anybody listens: a terminal or a pipe that has gone changes nothing about what was done."""
+    try:
         print(redact(text), file=stream, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            # What is still in its buffer would otherwise fail once more, at the interpreter's end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -59,23 +59,31 @@ def resume(estate: Estate, runbook: Runbook, run_id: str, command: str, manner: 
 
     def start() -> Session:
         session = Session.take_up(estate, runbook, run_id, hands, take_over=how["take_over"])
-        for step in how["skip"]:
-            session.skip(step, how["reason"])
-        for step in how["retry"]:
-            session.retry(step)
+        with _or_stopped(session):
+            for step in how["skip"]:
+                session.skip(step, how["reason"])
+            for step in how["retry"]:
+                session.retry(step)
         return session
 
     def left(session: Session) -> Plan:
-        plan = session.plan({**session.record.accepted, **manner.order.accepted})
-        try:
+        with _or_stopped(session):
+            plan = session.plan({**session.record.accepted, **manner.order.accepted})
             _show(plan, command, manner)
             _agree(plan, manner)
-        except FailoverError as error:
-            session.stop(error.what)
-            raise
         return plan
 
     return _carry_out(start, left, runbook, hands, manner)
+
+
+@contextlib.contextmanager
+def _or_stopped(session: Session) -> Iterator[None]:
+    """What ends a resume before it goes on leaves the run stopped, not running without a process."""
+    try:
+        yield
+    except FailoverError as error:
+        session.stop(error.what)
+        raise
 
 
 def path_versions(estate: Estate) -> dict[str, str]:

@@ -115,8 +115,14 @@ class Screen:
     def shown(self) -> Iterator[None]:
         from rich.live import Live
 
-        with contextlib.suppress(OSError), Live(console=self.console, get_renderable=self.draw, refresh_per_second=5):
+        live = Live(console=self.console, get_renderable=self.draw, refresh_per_second=5)
+        with contextlib.suppress(OSError):
+            live.start(refresh=True)
+        try:
             yield
+        finally:
+            with contextlib.suppress(OSError):
+                live.stop()
 
     def draw(self) -> Any:
         """The screen as it is now."""

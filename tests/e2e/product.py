@@ -60,6 +60,11 @@ class Done:
     def all(self) -> str:
         return self.out + self.err
 
+    @property
+    def said(self) -> str:
+        """All of it with its lines unwrapped."""
+        return " ".join(self.all.split())
+
     def __str__(self) -> str:
         return f"failover {' '.join(self.words)} ended with {self.code}\n{self.out}\n{self.err}"
 

@@ -12,6 +12,7 @@ from tests.e2e.laboratory import Laboratory, ended, events, last_run, made
 from tests.e2e.product import ROOT, environment, failover, until
 
 DEAD = ("run", "evacuate-region", "-i", "region=east", "-i", "pace=immediate", "--yes", "--json")
+BACK = ("run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes", "--json")
 ACCEPT = ("--accept", "data-loss", "--reason", "east is dead")
 
 
@@ -58,17 +59,14 @@ def test_a_region_leaves_under_load_and_comes_back(lab: Laboratory, tmp_path: Pa
     assert f"incident {listed[-1]['run']}" in text
 
 
-def _lose(lab: Laboratory, how: How) -> None:
-    labs.break_region(lab.directory, "east", how)
-
-
-def test_a_region_dies_and_comes_back_twice(lab: Laboratory, tmp_path: Path) -> None:
+def test_a_region_dies_and_comes_back_and_then_its_database(lab: Laboratory, tmp_path: Path) -> None:
     """The loss has to be accepted by name; the old primary was fenced by its device, is mended, and follows."""
-    for turn in ("first", "second"):
-        place = tmp_path / turn
+    hows: tuple[How, ...] = ("region", "database")
+    for how in hows:
+        place = tmp_path / how
         place.mkdir()
         topology = lab.variant(place)
-        _lose(lab, "region")
+        labs.break_region(lab.directory, "east", how)
         refused = failover(topology, *DEAD, code=3).json
         assert refused["error"]["guard"] == "data-loss"
         assert "nothing was changed" in refused["error"]["where"]
@@ -84,7 +82,7 @@ def test_a_region_dies_and_comes_back_twice(lab: Laboratory, tmp_path: Path) -> 
 
         labs.mend_region(lab.directory, "east")
         assert lab.primaries() == ["west"]
-        failover(topology, "run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes")
+        failover(topology, *BACK)
         assert lab.primaries() == ["east"]
         assert lab.weights() == {"east": 50, "west": 50}
         ended(topology)
@@ -93,48 +91,39 @@ def test_a_region_dies_and_comes_back_twice(lab: Laboratory, tmp_path: Path) -> 
 def test_commits_that_only_the_dead_primary_had_are_asked_about(lab: Laboratory, tmp_path: Path) -> None:
     topology = lab.variant(tmp_path)
     east, west = lab.lab.regions.values()
-    labs.process.send(postgres.running(west), labs.signal.SIGSTOP)
-    try:
-        with postgres.connected(lab.lab, east) as connection:
-            connection.execute("INSERT INTO orders (id, region) VALUES ('only-in-east', 'east')")
-        _lose(lab, "region")
-    finally:
-        labs.process.send(postgres.running(west), labs.signal.SIGCONT)
-    until(lambda: postgres.answers(lab.lab, west))
-    record = failover(topology, *DEAD, *ACCEPT).json
-    assert record["status"] == "done"
+    receives = "SELECT count(*) FROM pg_stat_wal_receiver"
+    with postgres.connected(lab.lab, west) as replica, postgres.connected(lab.lab, east) as primary:
+        replica.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        replica.execute("SELECT pg_reload_conf()")
+        until(lambda: replica.execute(receives).fetchone() == (0,))
+        primary.execute("INSERT INTO orders (id, region) VALUES ('only-in-east', 'east')")
+        labs.break_region(lab.directory, "east", "region")
+        replica.execute("ALTER SYSTEM RESET primary_conninfo")
+        replica.execute("SELECT pg_reload_conf()")
+    assert failover(topology, *DEAD, *ACCEPT).json["status"] == "done"
+    labs.mend_region(lab.directory, "east")
+    assert lab.primaries() == ["west"]
 
-    back = ("run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes", "--json")
-    refused = failover(topology, *back, code=3).json["error"]
+    refused = failover(topology, *BACK, code=3).json["error"]
     assert refused["guard"] == "diverged-primary"
-    assert "1 commits that west never got" in refused["what"]
+    assert "commits that west never got" in refused["what"]
     assert len(failover(topology, "runs", "--json").json["runs"]) == 1
-    failover(topology, *back, "--accept", "diverged-primary", "--reason", "that order was a test's")
+    failover(topology, *BACK, "--accept", "diverged-primary", "--reason", "that order was a test's")
     assert lab.primaries() == ["east"]
     assert "only-in-east" not in postgres.stored_orders(lab.lab)
-
-
-def test_a_lost_database_is_left_and_comes_back(lab: Laboratory, tmp_path: Path) -> None:
-    topology = lab.variant(tmp_path)
-    _lose(lab, "database")
-    failover(topology, *DEAD, code=3)
-    failover(topology, *DEAD, *ACCEPT)
-    labs.mend_region(lab.directory, "east")
-    failover(topology, "run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes")
-    assert lab.primaries() == ["east"]
 
 
 def test_a_lost_shop_moves_its_primary_without_loss(lab: Laboratory, tmp_path: Path) -> None:
     """The database still answers, so it is a switchover: nothing has to be accepted."""
     topology = lab.variant(tmp_path)
-    _lose(lab, "web")
+    labs.break_region(lab.directory, "east", "web")
     failover(topology, *DEAD)
     assert lab.primaries() == ["west"]
     refused = failover(topology, "run", "restore", "-i", "region=east", "--yes", code=None)
     assert refused.code in (1, 3)
     assert "nothing was changed" in refused.err
     labs.mend_region(lab.directory, "east")
-    failover(topology, "run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes")
+    failover(topology, *BACK)
     assert lab.primaries() == ["east"]
     assert lab.weights() == {"east": 50, "west": 50}
 
