@@ -52,6 +52,7 @@ def topology(lab: Lab) -> dict[str, Any]:
                     "database": postgres.DATABASE,
                     "user": postgres.SUPERUSER,
                     "password": {"file": str(lab.secret(postgres.SUPERUSER))},
+                    "within": "60s",
                     "members": {region.name: _member(lab, region) for region in regions},
                 },
             }
@@ -65,6 +66,8 @@ def topology(lab: Lab) -> dict[str, Any]:
                     "credentials_file": str(lab.credentials),
                     "profile": zone.PROFILE,
                     "name_servers": [f"{LOOPBACK}:{lab.dns_port}"],
+                    "read_timeout": "3s",
+                    "retry_for": "5s",
                 }
             }
         },
