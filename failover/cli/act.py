@@ -64,6 +64,7 @@ def _run(
     manner: "Manner",
     words: list[str] | None = None,
 ) -> None:
+    import shlex
     from dataclasses import replace
 
     from failover.cli import running
@@ -75,7 +76,7 @@ def _run(
     library = FileLibrary()
     runbook = resolve(library.find(name), given, estate.topology, library)
     typed = words if words is not None else [f"{key}={value}" for key, value in given.items()]
-    command = f"failover run {name}" + "".join(f" -i {word}" for word in typed)
+    command = f"failover run {name}" + "".join(f" -i {shlex.quote(word)}" for word in typed)
     _told(running.run(estate, runbook, command, manner), manner)
 
 
@@ -271,6 +272,7 @@ def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "",
     from failover.engine.live import Hands
     from failover.engine.runner import Session, read_record
     from failover.report.status import run_data
+    from failover.report.words import count
     from failover.runbook import Runbook
 
     estate = estate_of(topology)
@@ -283,7 +285,7 @@ def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "",
     applied = len(session.record.applied)
     output.out(
         [
-            f"aborted  {run_name}: {applied} changes stand as they are, and its regions are free",
+            f"aborted  {run_name}: {count(applied, 'change')} made and left as is; its regions are free",
             *([f"         to take them back: failover undo {run_name}"] if applied else []),
         ]
     )

@@ -19,10 +19,13 @@ from failover.engine.runner import Order, Session
 from failover.errors import Failed, FailoverError, Interrupted, Refused, Usage
 from failover.report.plan import plan_lines
 from failover.report.progress import Lines, Progress, Screen
-from failover.report.words import error_lines
+from failover.report.words import count, error_lines, standing
 from failover.runbook import Runbook
 from failover.units import duration
 from failover.world import RouteState, World
+
+_BACK = {"evacuate-region": "restore-region", "drain": "restore"}
+"""The bundled runbooks that have a way back of their own."""
 
 
 @dataclass
@@ -128,6 +131,9 @@ def _left(session: Session, error: FailoverError) -> None:
     """Say with the error where the run stands and what the ways on are."""
     run_id, record = session.record.id, session.record
     if record.status == "stopped":
+        now = "; ".join(standing(session.world))
+        if now:
+            error.where = (f"{error.where}; " if error.where else "") + f"now {now}"
         resume_line = f"failover resume {run_id}"
         if resume_line not in error.next:
             error.next = f"{error.next}; {resume_line}" if error.next else resume_line
@@ -169,11 +175,19 @@ def _finish(session: Session, manner: Manner) -> None:
     what = " ".join((record.started["runbook"], *record.started["regions"]))
     output.out(
         [
-            f"done     {what}   run {record.id}   {took}, {len(record.applied)} changes",
+            f"done     {what}   run {record.id}   {took}, {count(len(record.applied), 'change')}",
             *[f"         note: {note}" for note in record.notes],
-            *([f"         undo: failover undo {record.id}"] if record.applied else []),
+            *_ways_back(record),
         ]
     )
+
+
+def _ways_back(record: Record) -> list[str]:
+    if not record.applied:
+        return []
+    runbook, region = record.started["runbook"], record.started["inputs"].get("region", "")
+    back = [f"failover run {_BACK[runbook]} -i region={region}"] if runbook in _BACK and region else []
+    return [*(f"         the way back: {command}" for command in back), f"         undo: failover undo {record.id}"]
 
 
 def _show(plan: Plan, command: str, manner: Manner) -> None:
@@ -202,7 +216,7 @@ def _agree(plan: Plan, manner: Manner) -> None:
             "nobody is here to be asked whether to run this plan",
             next=f"pass --plan {plan.hash} to run exactly it, or --yes",
         )
-    output.err([f"Run this plan ({len(plan.changes)} changes)? [y/N] "])
+    output.err([f"Run this plan ({count(len(plan.changes), 'change')})? [y/N] "])
     try:
         agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:

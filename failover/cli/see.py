@@ -78,6 +78,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a runbook would do now, step by step. Writes nothing."""
+    import shlex
+
     from failover.engine import projected
     from failover.registry import FileLibrary
     from failover.report.plan import plan_data, plan_lines
@@ -88,8 +90,9 @@ def plan(
     accepted = accepted_guards(accept, reason)
     resolved = resolve(library.find(runbook), pairs(inputs), estate.topology, library)
     made = projected.plan(estate, resolved, frozenset(accepted))
-    given = "".join(f" -i {word}" for word in inputs or ())
+    given = "".join(f" -i {shlex.quote(word)}" for word in inputs or ())
     waived = "".join(f" --accept {name}" for name in accepted)
+    waived += f" --reason {shlex.quote(reason)}" if accepted else ""
     if as_json:
         output.document(plan_data(made))
     else:

@@ -1,45 +1,59 @@
 """A plan, as a person reads it in ten seconds and as a program does."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from failover.engine.plan import Plan, PlannedStep, describe
 from failover.errors import FailoverError, Refused
-from failover.report.words import series, table
+from failover.report.words import WIDTH, count, filled, series, table
 from failover.steps.actions import Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
 from failover.units import duration
 from failover.verdict import worst
-from failover.world import MemberChange, Role, RouteChange, RouteState
+from failover.world import MemberChange, Role, RouteChange, RouteState, World
 
 
 def plan_lines(plan: Plan, command: str) -> list[str]:
     """The plan in text. `command` is what would run exactly this."""
     subject = " ".join(str(value) for value in plan.runbook.inputs.values() if isinstance(value, str) and value)
-    counts = f"{_count(len(plan.changes), 'change')}, {_count(plan.checks, 'check')}"
+    counts = f"{count(len(plan.changes), 'change')}, {count(plan.checks, 'check')}"
     head = f"{plan.runbook.name} {subject}".strip()
     lines = [f"{head:<42} plan {plan.hash} · {counts}", ""]
-    rows = [row for number, planned in enumerate(plan.steps, 1) for row in _rows(number, planned)]
-    lines += table(rows)
+    heads = [(f"{number} {planned.step.id}", planned.step.verb) for number, planned in enumerate(plan.steps, 1)]
+    for planned, head in zip(plan.steps, table(heads), strict=True):
+        lines += _step(
+            planned, head.ljust(max(map(len, table(heads)))) + "  ", plan.before, stopped=_refused_here(plan, planned)
+        )
     guards = _guards(plan)
     if guards:
-        lines += ["", "guards  " + " · ".join(guards)]
+        lines += ["", *filled("guards  ", guards, " · ")]
     if plan.refusal is None:
         lines += [f"Nothing was changed. To run exactly this: {command} --plan {plan.hash}"]
     return lines
 
 
-def _rows(number: int, planned: PlannedStep) -> Iterator[tuple[str, str, str]]:
-    said = list(_said(planned)) or ["nothing to do: it is so already"]
-    for index, line in enumerate(said):
-        yield (f"{number} {planned.step.id}", planned.step.verb, line) if index == 0 else ("", "", line)
+def _step(planned: PlannedStep, head: str, before: World, *, stopped: bool) -> Iterator[str]:
+    said = list(_said(planned, before))
+    if stopped:
+        said.append("refused, see below")
+    for line in said or ["nothing to do: it is so already"]:
+        # What goes on below stands two further in, so that it does not look like a line of its own.
+        first, *more = filled("  ", line.split(" "), width=WIDTH - len(head) + 2)
+        yield (head + first[2:]).rstrip()
+        yield from (" " * len(head) + text for text in more)
+        head = " " * len(head)
 
 
-def _said(planned: PlannedStep) -> Iterator[str]:
+def _refused_here(plan: Plan, planned: PlannedStep) -> bool:
+    return plan.refusal is not None and planned is plan.steps[-1]
+
+
+def _said(planned: PlannedStep, before: World) -> Iterator[str]:
     for index, action in enumerate(planned.actions):
         if isinstance(action, Look) and index in planned.verdicts:
             verdict = planned.verdicts[index]
             evidence = "" if verdict.passed else f" ({'; '.join(verdict.evidence)})"
-            yield f"{action.about}: {_count(len(action.checks), 'check')}, now {verdict.outcome}{evidence}"
+            yield f"{action.about}: {count(len(action.checks), 'check')}, now {verdict.outcome}{evidence}"
     routes: dict[str, list[RouteState]] = {}
     for change in planned.changes:
         if isinstance(change, RouteChange):
@@ -47,7 +61,12 @@ def _said(planned: PlannedStep) -> Iterator[str]:
     for route, states in routes.items():
         service, _, router = route.partition("@")
         yield f"{service:<8} {'   '.join(series(states))}   by {router}"
-    yield from _moves([change for change in planned.changes if isinstance(change, MemberChange)])
+    moves = [change for change in planned.changes if isinstance(change, MemberChange)]
+    yield from _moves(moves)
+    for change in moves:
+        if change.after is Role.FENCED and change.before is not Role.PRIMARY:
+            detail = before.databases[change.database][change.region].detail
+            yield f"{change.database:<8} {change.region} is {change.before}: {detail or 'nothing is known about why'}"
     for action in planned.actions:
         match action:
             case Run(argv=argv):
@@ -58,7 +77,7 @@ def _said(planned: PlannedStep) -> Iterator[str]:
                 yield f"{notifier} will be told: {message}"
             case Note(text=text):
                 yield text
-    checked = dict.fromkeys(_checked(planned))
+    checked = _stages(_checked(planned))
     if checked:
         yield "will be checked: " + "; ".join(checked)
     waits = sum(action.seconds for action in planned.actions if isinstance(action, Pause))
@@ -101,6 +120,13 @@ def _checked(planned: PlannedStep) -> Iterator[str]:
                 yield f"{target} has every write of {source}"
             case Follow(region=region):
                 yield f"{region} follows"
+
+
+def _stages(checked: Iterator[str]) -> list[str]:
+    """The same looks after one stage and after the next are said once."""
+    whose = [(text, text.partition(" after ")[0]) for text in dict.fromkeys(checked)]
+    staged = Counter(who for text, who in whose if text != who)
+    return list(dict.fromkeys(f"{who} after each stage" if staged[who] > 1 else text for text, who in whose))
 
 
 def _guards(plan: Plan) -> list[str]:
@@ -159,7 +185,3 @@ def error_data(error: FailoverError) -> dict[str, Any]:
     """An error for a program."""
     data = {"what": error.what, "where": error.where, "next": error.next, "exit_code": error.exit_code}
     return {**data, "guard": error.guard, "seen": list(error.seen)} if isinstance(error, Refused) else data
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -6,7 +6,10 @@ from typing import Any
 from failover.clock import stamp
 from failover.errors import FailoverError, Refused
 from failover.units import duration
-from failover.world import Change, Role, RouteChange, RouteState, decode
+from failover.world import Change, Role, RouteChange, RouteState, World, decode
+
+WIDTH = 108
+"""The longest line, where a text can be broken: two panes beside each other on a wide screen still hold it."""
 
 _ROLES = {
     (Role.PRIMARY, Role.FENCED): "stop its writes",
@@ -54,8 +57,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
             return ["run " + " ".join(event["command"])]
         case "intent":
             return [change_line(decode(change)) for change in event["changes"]]
-        case "outcome" if event["result"] != "done":
-            return [f"{event['result']}: {event.get('error') or _command_end(event)}"]
+        case "outcome" if event["result"] != "done" and event.get("error"):
+            return [f"{event['result']}: {event['error']}"]
         case "check":
             return [f"{event['what']}: {event['outcome']}" + _evidence(event)]
         case "settled":
@@ -86,28 +89,57 @@ def _evidence(event: Mapping[str, Any]) -> str:
     return f" ({'; '.join(lines)})" if lines and event["outcome"] != "pass" else ""
 
 
-def _command_end(event: Mapping[str, Any]) -> str:
-    last = event.get("output") or [""]
-    return f"exit code {event.get('exit_code')} {last[-1]}"
-
-
 def error_lines(error: FailoverError, tail: str = "") -> list[str]:
     """An error as it is shown: what, where, what was seen, what next; `tail` says what has become of the world."""
     if isinstance(error, Refused):
-        lines = [f"refused  {error.guard}: {error.what}"]
+        lines = filled("refused  ", f"{error.guard}: {error.what}".split(" "))
         next_word = "ways out"
     else:
         word = {4: "unclear", 5: "held", 6: "stopped"}.get(error.exit_code, "failed")
-        lines = [f"{word:<8} {error.what}"]
+        lines = filled(f"{word:<8} ", error.what.split(" "))
         next_word = "next"
     if error.where:
-        lines.append(f"         where: {error.where}")
-    lines += [f"         seen: {line}" for line in getattr(error, "seen", ())]
+        lines += filled("         where: ", error.where.split("; "), "; ")
+    for line in getattr(error, "seen", ()):
+        lines += filled("         seen: ", line.split(" "))
     if error.next:
-        lines.append(f"         {next_word}: {error.next}")
+        lines += filled(f"         {next_word}: ", error.next.split("; "), "; ")
     if tail:
         lines.append(f"         {tail}")
     return lines
+
+
+def filled(first: str, parts: Iterable[str], joint: str = " ", width: int = WIDTH) -> list[str]:
+    """`first` and `parts` behind it; what does not fit goes on below, where the first of them stands. No part is
+    broken, so that a command can be copied."""
+    lines: list[str] = []
+    for part in parts:
+        if not lines:
+            lines = [first + part]
+        elif len(lines[-1]) + len(joint) + len(part) <= width:
+            lines[-1] += joint + part
+        else:
+            lines[-1] = (lines[-1] + joint).rstrip()
+            lines.append(" " * len(first) + part)
+    return lines
+
+
+def standing(world: World) -> list[str]:
+    """Where traffic goes and who takes writes, as last seen: what somebody asks who hears that a run has stopped."""
+    said = []
+    for route, state in world.routes.items():
+        if isinstance(state, RouteState):
+            shares = ", ".join(f"{region} {share(state, region)}" for region in state.weights)
+            said.append(f"{route.partition('@')[0]} {shares}")
+    for name in world.databases:
+        primaries = ", ".join(world.primaries(name)) or "no region that can be seen"
+        said += [f"{name} takes writes in {primaries}"]
+    return list(dict.fromkeys(said))
+
+
+def count(number: int, what: str) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def ago(then: float, now: float) -> str:

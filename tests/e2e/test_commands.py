@@ -251,7 +251,7 @@ def test_a_release_that_failed_is_left_where_it_is(estate: Estate) -> None:
     run, _ = _failed_release(estate)
     estate("undo", run, "--yes", code=2)
     assert f"failover abort {run}" in estate.err
-    assert "changes stand as they are" in estate("abort", run, "--reason", "next week")
+    assert "made and left as is" in estate("abort", run, "--reason", "next week")
     assert estate.json("status")["held"] == {}
     assert estate.weights() == {"east": 200, "west": 0}
     estate("restore", "west", "--yes")
