@@ -13,6 +13,11 @@ from failover.secret import redact
 
 Event = Mapping[str, Any]
 PREFIX = "run/"
+_NAMES = (
+    "step", "verb", "port", "changes", "routes", "regions",
+    "result", "status", "guard", "owner", "topology", "sources",
+)  # fmt: skip
+"""What is read back to go on with the run: names of the topology and its text, in which no secret may stand."""
 
 
 class Journal:
@@ -45,8 +50,9 @@ class Journal:
     def append(self, kind: str, **data: Any) -> Event:
         """Write one event. Raises Locked where another process has gone on with this run since."""
         with self._turn:
-            event = {"seq": self._seq + 1, "at": self._clock.wall(), "kind": kind, **data, "prev": self._last}
-            line = redact(json.dumps(event, separators=(",", ":"), ensure_ascii=False))
+            struck = {key: value if key in _NAMES else _struck(value) for key, value in data.items()}
+            event = {"seq": self._seq + 1, "at": self._clock.wall(), "kind": kind, **struck, "prev": self._last}
+            line = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
             if not self._store.append(PREFIX + self.run, self._seq + 1, line):
                 raise Locked(
                     f"run {self.run} was taken over by another process",
@@ -56,6 +62,17 @@ class Journal:
             for listener in self.listeners:
                 listener(event)
         return event
+
+
+def _struck(value: Any) -> Any:
+    """`value` without secrets. Text by text: in JSON, a secret with a quote in it would not look like itself."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: _struck(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_struck(item) for item in value]
+    return value
 
 
 def _decoded(line: str) -> Event:

@@ -14,7 +14,7 @@ from failover.engine.record import Record, command_key
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
 from failover.health import checks_health, databases_of
 from failover.runbook import Step
-from failover.secret import Secret
+from failover.secret import Secret, redact, remember
 from failover.steps.actions import (
     Action,
     Ask,
@@ -36,6 +36,8 @@ from failover.world import Change, MemberChange, Role, RouteChange, World, encod
 
 _SOONEST, _LATEST = 0.05, 1.0
 """Seconds between two looks at something that is waited for: at first, and at the most."""
+_TELLING = 8
+"""A line of a longer secret that is shorter than this gives nothing away."""
 
 
 @dataclass
@@ -242,10 +244,10 @@ class Live:
         return self._seen(step, f"{action.database}: {action.region} follows", verdict)
 
     def _run(self, step: Step, action: Run) -> Seen:
-        key = command_key(action.argv)
+        env = {name: _revealed(value) if isinstance(value, Secret) else value for name, value in action.env.items()}
+        key = command_key(map(redact, action.argv))
         if key in self.record.steps[step.id].answered:
             return Seen(self.world, passed("it has been run already"))
-        env = {name: value.reveal() if isinstance(value, Secret) else value for name, value in action.env.items()}
         number = self.journal.append("intent", step=step.id, command=list(action.argv))["seq"]
         try:
             code, lines = run_command(
@@ -269,7 +271,7 @@ class Live:
         self.journal.append("spawned", intent=number, pid=pid)
 
     def _ask(self, step: Step, action: Ask) -> Seen:
-        key = f"approve {action.message}"
+        key = redact(f"approve {action.message}")
         if key not in self.record.steps[step.id].answered:
             answer = self.hands.approve(step.id, action.message)
             if answer is None:
@@ -285,7 +287,7 @@ class Live:
         return Seen(self.world, passed())
 
     def _tell(self, step: Step, action: Tell) -> Seen:
-        key = f"notify {action.notifier} {action.message}"
+        key = redact(f"notify {action.notifier} {action.message}")
         if key not in self.record.steps[step.id].answered:
             self.estate.notifiers[action.notifier].send(action.message)
             self.journal.append("answered", step=step.id, what=key)
@@ -314,3 +316,12 @@ class Live:
     def _stop_here(self, step: Step) -> None:
         if self.hands.stop.is_set():
             raise Interrupted(f"stopped in step {step.id}, between two changes")
+
+
+def _revealed(secret: Secret) -> str:
+    """The secret for a command, whose output is read line by line: each line of it is struck out by itself."""
+    value = secret.reveal()
+    for line in value.splitlines():
+        if len(line) >= _TELLING:
+            remember(line)
+    return value

@@ -6,6 +6,7 @@ from typing import Protocol
 from failover.errors import FailoverError, Refused
 from failover.guards import Judgement, judge
 from failover.runbook import Step
+from failover.secret import redact
 from failover.steps import VERBS
 from failover.steps.actions import Action, Changes, Context, Scope, Seen
 from failover.world import World
@@ -32,6 +33,28 @@ def drive(
     accepted: frozenset[str],
 ) -> None:
     """Carry `step` out. Every change passes the guards first; errors are handed to the step, which may take back."""
+    try:
+        _drive(step, context, actuator, judged, accepted)
+    except FailoverError as error:
+        strike(error)
+        raise
+
+
+def strike(error: FailoverError) -> None:
+    """Take out of `error` the secrets that a provider has put into it."""
+    error.what, error.where, error.next = redact(error.what), redact(error.where), redact(error.next)
+    error.args = (error.what,)
+    if isinstance(error, Refused):
+        error.seen = tuple(map(redact, error.seen))
+
+
+def _drive(
+    step: Step,
+    context: Context,
+    actuator: Actuator,
+    judged: Callable[[Step, Judgement], None],
+    accepted: frozenset[str],
+) -> None:
     verb = VERBS[step.verb]
     steps = verb.steps(context, step.spec, actuator.observe(verb.scope(context, step.spec)))
     try:

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from failover.clock import stamp
 from failover.engine import projected
@@ -11,7 +11,7 @@ from failover.engine.estate import Estate
 from failover.engine.journal import PREFIX, Journal
 from failover.engine.live import Hands, Live
 from failover.engine.locks import Locks, held
-from failover.engine.loop import drive
+from failover.engine.loop import drive, strike
 from failover.engine.plan import Plan
 from failover.engine.process import alive, owner
 from failover.engine.readback import Readback
@@ -19,6 +19,7 @@ from failover.engine.record import OPEN, Record, fold
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Locked, Refused, Usage
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
+from failover.secret import redact
 from failover.world import World
 
 _MOVING = ("drain", "restore", "shift", "promote", "undo")
@@ -66,7 +67,7 @@ class Session:
         self.runbook = runbook
         self.journal = journal
         self.record = record
-        self.hands = hands
+        self.hands = replace(hands, progress=lambda step, text: hands.progress(step, redact(text)))
         self.live: Live | None = None
         self.locks = Locks(estate.store, estate.clock, self._open)
         if record.add not in journal.listeners:
@@ -192,6 +193,7 @@ class Session:
             made, problem = Readback(self.estate, self.hands).resolve(changes, intent.at, None)
             if made is None:
                 error = problem or Indeterminate("a write cannot be read back")
+                strike(error)
                 self.stop(error.what)
                 raise error
             live.settle_intent(intent.number, changes, made, intent.receipt, problem)
