@@ -19,11 +19,13 @@ def plan_lines(plan: Plan, command: str) -> list[str]:
     counts = f"{count(len(plan.changes), 'change')}, {count(plan.checks, 'check')}"
     head = f"{plan.runbook.name} {subject}".strip()
     lines = [f"{head:<42} plan {plan.hash} · {counts}", ""]
-    heads = [(f"{number} {planned.step.id}", planned.step.verb) for number, planned in enumerate(plan.steps, 1)]
-    for planned, head in zip(plan.steps, table(heads), strict=True):
-        lines += _step(
-            planned, head.ljust(max(map(len, table(heads)))) + "  ", plan.before, stopped=_refused_here(plan, planned)
-        )
+    heads = table(
+        [(f"{number} {planned.step.id}", planned.step.verb) for number, planned in enumerate(plan.steps, 1)]
+    )
+    width = max(map(len, heads), default=0) + 2
+    for planned, head in zip(plan.steps, heads, strict=True):
+        stopped = plan.refusal is not None and planned is plan.steps[-1]
+        lines += _step(planned, head.ljust(width), plan.before, stopped=stopped)
     guards = _guards(plan)
     if guards:
         lines += ["", *filled("guards  ", guards, " · ")]
@@ -42,10 +44,6 @@ def _step(planned: PlannedStep, head: str, before: World, *, stopped: bool) -> I
         yield (head + first[2:]).rstrip()
         yield from (" " * len(head) + text for text in more)
         head = " " * len(head)
-
-
-def _refused_here(plan: Plan, planned: PlannedStep) -> bool:
-    return plan.refusal is not None and planned is plan.steps[-1]
 
 
 def _said(planned: PlannedStep, before: World) -> Iterator[str]:

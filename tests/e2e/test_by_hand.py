@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from failover.lab import postgres
-from tests.e2e.laboratory import Laboratory, Topology, ended, last_run, made
+from tests.e2e.laboratory import Laboratory, Topology, ended, events, last_run, made
 from tests.e2e.product import ESCAPE, FAILOVER, ROOT, Running, Terminal, environment, failover, until
 
 DRAIN = ("run", "drain", "-i", "region=east")
@@ -49,27 +49,41 @@ def _resumes(topology: Path, run: str) -> None:
     ended(topology)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
-def test_the_first_signal_stops_between_two_changes(lab: Laboratory, tmp_path: Path, number: signal.Signals) -> None:
+def test_while_a_run_lives_nobody_else_gets_its_region(lab: Laboratory, tmp_path: Path) -> None:
     topology = lab.variant(tmp_path, _long)
     with Running(topology, *DRAIN, "--yes") as running:
         running.says(SOAKING)
         run = last_run(topology)
         other = failover(topology, *DRAIN, "--yes", code=5)
-        assert re.search(rf"region east is held by run {run}, by \S+ on \S+ since \d{{4}}-", other.err)
-        assert f"failover show {run}" in other.err
+        assert re.search(rf"region east is held by run {run}, by \S+ on \S+ since \d{{4}}-", other.said)
+        assert f"failover show {run}" in other.said
         alive = failover(topology, "resume", run, "--yes", code=5)
-        assert f"is being carried out by process {running.process.pid} of " in alive.err
-        assert "--take-over" in alive.err
-        assert len(failover(topology, "runs", "--json").json["runs"]) == 2
+        assert f"is being carried out by process {running.process.pid} of " in alive.said
+        assert "--take-over" in alive.said
+        assert failover(topology, "resume", run, "--yes", "--take-over", "--json").json["status"] == "done"
+        running.send(signal.SIGTERM)
+        lost = running.end(5)
+    assert f"run {run} was taken over by another process" in lost.said
+    ended(topology)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_the_first_signal_stops_between_two_changes(lab: Laboratory, tmp_path: Path, number: signal.Signals) -> None:
+    topology = lab.variant(tmp_path, _long)
+    with Running(topology, *DRAIN, "--yes") as running:
+        running.says(SOAKING)
         running.send(number)
         done = running.end(6)
+    run = events(topology)[0]
+    assert run["kind"] == "run-started"
     assert f"{number.name}: stopping after the change in flight" in done.err
-    assert f"failover resume {run}" in done.err
-    assert f"failover undo {run}" in done.err
+    assert re.search(r"failover resume \S+-east, or failover undo \S+-east", done.said)
+    assert "now web east 0 %, west 100 %" in done.said
     assert "\x1b" not in done.all
-    assert failover(topology, "show", run, "--json").json["status"] == "stopped"
-    _resumes(topology, run)
+    stopped = events(topology)[-1]
+    assert (stopped["kind"], stopped["exit_code"]) == ("run-stopped", 6)
+    if number is signal.SIGINT:
+        _resumes(topology, _stopped(lab, topology))
 
 
 def test_the_second_signal_stops_at_once(lab: Laboratory, tmp_path: Path) -> None:

@@ -89,8 +89,7 @@ def test_a_journal_that_is_there_stays_as_it_is(lab: Laboratory, tmp_path: Path)
     topology, journal = lab.variant(tmp_path), tmp_path / "journal.db"
     failover(topology, "drain", "east", "--pace", "immediate", "--yes")
     before = journal.read_bytes()
-    for words in LOOKS:
-        failover(topology, *words, code=None)
-    failover(topology, "show", "restore")
+    for words in (("plan", "restore-region", "-i", "region=east"), ("status",), ("runs",)):
+        failover(topology, *words)
     assert journal.read_bytes() == before
     assert lab.weights() == {"east": 0, "west": 100}

@@ -1,4 +1,4 @@
-"""The lab's real passwords never leave it: not in any output, plan, JSON document, error, or in the journal's bytes."""
+"""The lab's real passwords never leave it: not in any output, plan, document or error, nor in the journal's bytes."""
 
 from pathlib import Path
 
