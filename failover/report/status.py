@@ -5,7 +5,7 @@ from typing import Any
 
 from failover.engine.record import OPEN, Record
 from failover.health import region_health, summary
-from failover.report.words import ago, share, table, when
+from failover.report.words import ago, filled, share, table, when
 from failover.topology import Topology
 from failover.units import duration
 from failover.world import Member, Role, Unknown, World
@@ -28,11 +28,11 @@ def status_lines(
     going = [record for record in records if record.status in OPEN]
     lines.append("")
     if going:
-        lines += [
-            f"Run {record.id} ({record.started['runbook']}) is {record.status}"
-            + (f": {record.error}; failover resume {record.id}" if record.status == "stopped" else "")
-            for record in going
-        ]
+        for record in going:
+            said = f"Run {record.id} ({record.started['runbook']}) is {record.status}"
+            if record.status == "stopped":
+                said += f": {record.error}; failover resume {record.id}"
+            lines += filled("", said.split("; "), "; ")
     else:
         lines.append("Nothing is running. " + ("" if held else "No region is held."))
     lines += [
@@ -78,7 +78,8 @@ def _unseen(topology: Topology, world: World) -> list[str]:
             verdict = region_health(service, region, world)
             if not verdict.passed and (not service.routes or region in service.regions()):
                 lines.append(f"  {region}: {'; '.join(verdict.evidence)}")
-    return ["", *dict.fromkeys(lines)] if lines else []
+    said = dict.fromkeys(lines)
+    return ["", *(part for line in said for part in filled("  ", line.strip().split("; "), "; "))] if said else []
 
 
 def status_data(topology: Topology, world: World, held: Mapping[str, Any], records: list[Record]) -> dict[str, Any]:
