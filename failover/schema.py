@@ -20,7 +20,7 @@ _WORDS = re.compile(r"[\w./-]+( [\w./-]+){0,7}")
 class Model(BaseModel):
     """A part of a file: frozen, and without room for a key that is not known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 def build(

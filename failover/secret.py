@@ -109,10 +109,14 @@ class Secret:
 
 
 def remember(value: str) -> None:
-    """From now on `redact` strikes `value` out. Values under four characters would strike out ordinary words."""
-    if len(value) >= 4:
-        with _guard:
+    """From now on `redact` strikes `value` out, and each longer line of it, since output comes line by line.
+
+    Values under four characters, and lines under eight, would strike out ordinary words.
+    """
+    with _guard:
+        if len(value) >= 4:
             _known.add(value)
+        _known.update(line for line in value.splitlines() if len(line) >= 8)
 
 
 def _remember_all(value: Any) -> None:
@@ -121,6 +125,17 @@ def _remember_all(value: Any) -> None:
             _remember_all(item)
     elif not isinstance(value, bool) and value is not None:
         remember(str(value))
+
+
+def redact_all(value: Any) -> Any:
+    """Plain data without secrets, text by text: inside JSON, a secret with a quote would not look like itself."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: redact_all(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_all(item) for item in value]
+    return value
 
 
 def redact(text: str) -> str:

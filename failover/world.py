@@ -151,7 +151,7 @@ class World:
         if isinstance(change, RouteChange):
             return replace(self, routes={**self.routes, change.route: change.after})
         members = dict(self.databases[change.database])
-        if change.after is Role.PRIMARY:
+        if change.after is Role.PRIMARY and change.before is not Role.FENCED:
             members = {region: replace(member, streaming=False) for region, member in members.items()}
         following = change.after is Role.REPLICA
         members[change.region] = replace(

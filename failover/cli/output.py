@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from failover.errors import FailoverError, Invalid
-from failover.secret import redact
+from failover.secret import redact, redact_all
 
 
 def out(lines: Iterable[str]) -> None:
@@ -23,7 +23,7 @@ def err(lines: Iterable[str]) -> None:
 
 def document(data: Mapping[str, Any]) -> None:
     """The one JSON document of a command."""
-    _print(json.dumps(data, indent=2, ensure_ascii=False, default=str), sys.stdout)
+    _print(json.dumps(redact_all(data), indent=2, ensure_ascii=False, default=str), sys.stdout)
 
 
 def failure(error: FailoverError, *, as_json: bool) -> None:

@@ -144,7 +144,7 @@ class MemoryDatabase:
         self.state.after_write = hook
 
     def can_fence(self, region: str) -> bool:
-        return self.state.copies[region].can_fence
+        return region in self.state.copies and self.state.copies[region].can_fence
 
     def read(self) -> Mapping[str, Member]:
         with self.state.guard:
@@ -239,9 +239,6 @@ class MemoryDatabase:
                     )
                 if change.before is Role.REPLICA:
                     copy.timeline = 1 + max(other.timeline for other in copies.values())
-                    for other in copies.values():
-                        if other.role is Role.REPLICA:
-                            other.follows = change.region
                 copy.role, copy.follows = Role.PRIMARY, ""
             case _, Role.REPLICA:
                 if change.primary != primary or not primary or copy.unreachable:

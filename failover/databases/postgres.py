@@ -84,7 +84,8 @@ class Postgres:
 
     def can_fence(self, region: str) -> bool:
         """Whether a fencing command or access to its host is declared for that member."""
-        return bool(self.config.members[region].fence) or region in self._estate.hosts
+        member = self.config.members.get(region)
+        return member is not None and (bool(member.fence) or region in self._estate.hosts)
 
     def read(self) -> Mapping[str, Member]:
         """Every member, asked in parallel. Commits that would be lost are counted on the old primary's host.

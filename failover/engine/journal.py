@@ -9,7 +9,7 @@ from typing import Any
 from failover.clock import Clock
 from failover.errors import Failed, Locked
 from failover.ports import Store
-from failover.secret import redact
+from failover.secret import redact_all
 
 Event = Mapping[str, Any]
 PREFIX = "run/"
@@ -50,7 +50,7 @@ class Journal:
     def append(self, kind: str, **data: Any) -> Event:
         """Write one event. Raises Locked where another process has gone on with this run since."""
         with self._turn:
-            struck = {key: value if key in _NAMES else _struck(value) for key, value in data.items()}
+            struck = {key: value if key in _NAMES else redact_all(value) for key, value in data.items()}
             event = {"seq": self._seq + 1, "at": self._clock.wall(), "kind": kind, **struck, "prev": self._last}
             line = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
             if not self._store.append(PREFIX + self.run, self._seq + 1, line):
@@ -62,17 +62,6 @@ class Journal:
             for listener in self.listeners:
                 listener(event)
         return event
-
-
-def _struck(value: Any) -> Any:
-    """`value` without secrets. Text by text: in JSON, a secret with a quote in it would not look like itself."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {key: _struck(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_struck(item) for item in value]
-    return value
 
 
 def _decoded(line: str) -> Event:

@@ -14,7 +14,7 @@ from failover.engine.record import Record, command_key
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
 from failover.health import checks_health, databases_of
 from failover.runbook import Step
-from failover.secret import Secret, redact, remember
+from failover.secret import Secret, redact
 from failover.steps.actions import (
     Action,
     Ask,
@@ -36,8 +36,6 @@ from failover.world import Change, MemberChange, Role, RouteChange, World, encod
 
 _SOONEST, _LATEST = 0.05, 1.0
 """Seconds between two looks at something that is waited for: at first, and at the most."""
-_TELLING = 8
-"""A line of a longer secret that is shorter than this gives nothing away."""
 
 
 @dataclass
@@ -244,7 +242,7 @@ class Live:
         return self._seen(step, f"{action.database}: {action.region} follows", verdict)
 
     def _run(self, step: Step, action: Run) -> Seen:
-        env = {name: _revealed(value) if isinstance(value, Secret) else value for name, value in action.env.items()}
+        env = {name: value.reveal() if isinstance(value, Secret) else value for name, value in action.env.items()}
         key = command_key(map(redact, action.argv))
         if key in self.record.steps[step.id].answered:
             return Seen(self.world, passed("it has been run already"))
@@ -316,12 +314,3 @@ class Live:
     def _stop_here(self, step: Step) -> None:
         if self.hands.stop.is_set():
             raise Interrupted(f"stopped in step {step.id}, between two changes")
-
-
-def _revealed(secret: Secret) -> str:
-    """The secret for a command, whose output is read line by line: each line of it is struck out by itself."""
-    value = secret.reveal()
-    for line in value.splitlines():
-        if len(line) >= _TELLING:
-            remember(line)
-    return value

@@ -9,6 +9,7 @@ from typing import Any
 from failover.errors import FailoverError
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
+from failover.secret import Secret
 from failover.steps.actions import Action, Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
 from failover.verdict import Verdict
 from failover.world import Change, RouteChange, World, encode
@@ -79,8 +80,9 @@ def describe(action: Action) -> dict[str, Any]:
             return {"follow": database, "region": region}
         case Pause(seconds=seconds, why=why):
             return {"pause": seconds, "why": why}
-        case Run(argv=argv):
-            return {"command": list(argv)}
+        case Run(argv=argv, env=env):
+            named = {name: value.source if isinstance(value, Secret) else value for name, value in env.items()}
+            return {"command": list(argv), "env": named}
         case Ask(message=message):
             return {"approve": message}
         case Tell(notifier=notifier, message=message):

@@ -70,6 +70,7 @@ class Projected:
             isinstance(one, MemberChange) and one.recovery for one in action.items
         ):
             return Seen(self.world)
+        again = isinstance(action, Look) and action in planned.actions
         planned.actions.append(action)
         if isinstance(action, Changes):
             self.touched = True
@@ -77,7 +78,7 @@ class Projected:
                 self.world = self.world.after(change)
                 if isinstance(change, MemberChange) and change.after is Role.PRIMARY:
                     self._expect(change.database)
-        elif isinstance(action, Look) and not self.touched:
+        elif isinstance(action, Look) and not self.touched and not again:
             world = self.observe(Scope(checks=action.checks))
             verdict = checks_health(self.estate.topology, action.checks, world)
             planned.verdicts[len(planned.actions) - 1] = verdict

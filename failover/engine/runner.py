@@ -260,7 +260,7 @@ class Session:
                 step, error = ended.get()
                 running -= 1
                 if error is not None:
-                    first = first or error
+                    first = error if first is None or isinstance(error, Indeterminate) else first
                     continue
             for after in following.get(step.id, ()):
                 left[after.id].discard(step.id)
