@@ -8,14 +8,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from failover import topology as topologies
+from failover import declaration
 from failover.clock import SYSTEM, Clock
 from failover.engine.estate import Estate
 from failover.errors import Failed, Invalid, Problem, Usage, did_you_mean
 from failover.ports import Database, Notifier, Probe, Router, RouteSpec, Store
 from failover.schema import Loc, build
 from failover.substitute import substitute
-from failover.topology import Provided, Topology
+from failover.topology import Provided, RouteModel, Topology
 from failover.world import CheckId
 from failover.yaml import Document, load, parse
 
@@ -64,7 +64,7 @@ def topology_file(given: Path | None) -> Path:
 def open_estate(document: Document, clock: Clock = SYSTEM) -> Estate:
     """The estate that `document` declares. Raises Invalid with every mistake in it, at once."""
     problems: list[Problem] = []
-    topology = topologies.parse(document, problems)
+    topology = declaration.parse(document, problems)
     made = _Assembly(topology, problems, clock).estate() if topology else None
     if problems or made is None:
         raise Invalid(problems)
@@ -101,7 +101,7 @@ class _Assembly:
         for route in self.topology.routes.values():
             if route.router != name:
                 continue
-            ours = tuple(topologies.RouteModel.model_fields)
+            ours = tuple(RouteModel.model_fields)
             model = build(kind.RouteConfig, route.config, self.topology.document, route.loc, self.problems, ours)
             if model is not None:
                 routes[route.id] = RouteSpec(route, model)

@@ -27,6 +27,8 @@ FLOORS = {
     "failover.inputs": 1,
     "failover.runbook": 1,
     "failover.topology": 1,
+    "failover.declaration": 1,
+    "failover.resolution": 1,
     "failover.verbs": 1,
     "failover.verdict": 1,
     "failover.weights": 1,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failover import registry, runbook
+from failover import registry, resolution
 from failover.errors import Invalid, Usage
 from failover.inputs import Input, Names, convert, read, sample
 from failover.runbook import Runbook
@@ -42,7 +42,7 @@ class Shelf:
 def resolve(text: str, given: Mapping[str, Any] | None = None, **others: str) -> Runbook:
     head = "" if text.startswith(("runbook:", "inputs:")) else "steps:\n"
     name = "" if text.startswith("runbook:") else "runbook: main\n"
-    return runbook.resolve(parse(f"{name}{head}{text}", "main.yaml"), given or {}, TOPOLOGY, Shelf(others))
+    return resolution.resolve(parse(f"{name}{head}{text}", "main.yaml"), given or {}, TOPOLOGY, Shelf(others))
 
 
 def mistakes(text: str, given: Mapping[str, Any] | None = None, **others: str) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_called_runbook_stands_in_place() -> None:
 def test_a_runbook_is_opened_once_however_often_it_is_called() -> None:
     shelf = Shelf({"other": CALLED})
     text = 'runbook: main\nsteps:\n- {id: l, each: {x: all}, runbook: {name: other, inputs: {region: "${x}"}}}\n'
-    found = runbook.resolve(parse(text, "main.yaml"), {}, TOPOLOGY, shelf)
+    found = resolution.resolve(parse(text, "main.yaml"), {}, TOPOLOGY, shelf)
     assert len(found.steps) == 9
     assert shelf.opened == ["other"]
     assert [step.spec.region for step in found.steps[::3]] == ["east", "west", "north"]
@@ -365,8 +365,8 @@ def test_a_wrong_value_of_an_input_is_said_where_it_is_used() -> None:
         '- wait: "${pause}"\n- drain: {region: "${where}"}\n'
     )
     document = parse("runbook: main\n" + text, "main.yaml")
-    runbook.validate(document, TOPOLOGY, Shelf({}))
-    assert len(runbook.resolve(document, {"pause": "3s"}, TOPOLOGY, Shelf({})).steps) == 2
+    resolution.validate(document, TOPOLOGY, Shelf({}))
+    assert len(resolution.resolve(document, {"pause": "3s"}, TOPOLOGY, Shelf({})).steps) == 2
     assert mistakes(text, {"pause": "a while", "where": "esat"}) == [
         "main.yaml:4:9  'a while' is not a duration; write it like 250ms, 30s, 2min, 1h or 7d",
         "main.yaml:5:19  region 'esat' is not declared in failover.yaml; did you mean 'east'?",
@@ -379,7 +379,7 @@ def test_a_loop_over_what_there_is_none_of_makes_no_steps() -> None:
         '- {each: {db: "${databases}"}, promote: {databases: "${db}", to: blue}}\n- {id: z, wait: 1s}\n'
     )
     topology = files.open_topology(files.HERE / "valid" / "topologies" / "services-only.yaml")
-    found = runbook.resolve(parse(text, "main.yaml"), {}, topology, Shelf({}))
+    found = resolution.resolve(parse(text, "main.yaml"), {}, topology, Shelf({}))
     assert order(found) == {"a": [], "z": ["a"]}
 
 
@@ -399,7 +399,7 @@ SHAPES = sorted((files.HERE / "valid" / "topologies").glob("*.yaml"))
 def test_the_bundled_runbooks_fit_every_topology(shape: Path, name: str) -> None:
     topology: Topology = files.open_topology(shape)
     library = registry.FileLibrary()
-    found = runbook.validate(library.open(name), topology, library)
+    found = resolution.validate(library.open(name), topology, library)
     assert found.name == name
     assert found.summary
     assert found.steps
@@ -412,10 +412,10 @@ def test_the_bundled_runbooks_fit_every_topology(shape: Path, name: str) -> None
 def test_what_a_run_recorded_resolves_to_the_same_steps() -> None:
     library = registry.FileLibrary()
     inputs = {"region": "east"}
-    first = runbook.resolve(library.open("game-day"), inputs, TOPOLOGY, library)
+    first = resolution.resolve(library.open("game-day"), inputs, TOPOLOGY, library)
     recorded = registry.RecordedLibrary(first.sources)
     assert set(recorded.names()) == {"game-day", "evacuate-region", "restore-region"}
-    assert runbook.resolve(recorded.open("game-day"), inputs, TOPOLOGY, recorded).steps == first.steps
+    assert resolution.resolve(recorded.open("game-day"), inputs, TOPOLOGY, recorded).steps == first.steps
 
 
 blocks = st.recursive(
@@ -459,13 +459,13 @@ def test_whatever_its_needs_a_runbook_is_ordered_and_whole(block: list[Any]) -> 
 MANY = """
 import resource, sys
 from pathlib import Path
-from failover import registry, runbook
+from failover import registry, resolution
 from failover.yaml import load, parse
 top = registry.open_estate(load(Path(sys.argv[1]))).topology
 text = "runbook: r\\nsteps:\\n" + "".join(f"- id: s{n}\\n  wait: 1s\\n" for n in range(10_000))
 base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (base + 100 * 2**20,) * 2)
-print(len(runbook.resolve(parse(text, "r.yaml"), {}, top, registry.FileLibrary()).steps))
+print(len(resolution.resolve(parse(text, "r.yaml"), {}, top, registry.FileLibrary()).steps))
 """
 
 

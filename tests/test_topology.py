@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from failover import registry, runbook, secret
+from failover import registry, resolution, secret
 from failover.engine.estate import Estate
 from failover.errors import Invalid
 from failover.lab import document as lab
@@ -202,7 +202,7 @@ def test_a_spoiled_topology_is_read_or_refused(tree: Any) -> None:
 def test_a_spoiled_runbook_is_read_or_refused(tree: Any) -> None:
     try:
         document = parse(pyyaml.safe_dump(tree), "r.yaml")
-        runbook.validate(document, files.topology(), files.Library())
+        resolution.validate(document, files.topology(), files.Library())
     except Invalid as invalid:
         well_said(invalid)
 

@@ -12,8 +12,9 @@ from failover.engine.plan import Plan
 from failover.engine.record import Record
 from failover.engine.runner import Hands, Order, Session, read_record, runs
 from failover.registry import FileLibrary, RecordedLibrary, open_estate
+from failover.resolution import resolve
 from failover.routers.memory import MemorySwitch
-from failover.runbook import Runbook, resolve
+from failover.runbook import Runbook
 from failover.steps.actions import Changes, Scope
 from failover.stores.memory import MemoryStore
 from failover.testing import FakeClock

@@ -69,7 +69,7 @@ def _run(
 
     from failover.cli import running
     from failover.registry import FileLibrary
-    from failover.runbook import resolve
+    from failover.resolution import resolve
 
     manner.order = replace(manner.order, purpose=purpose_of(purpose))
     estate = estate_of(topology)
@@ -110,7 +110,7 @@ def _look(given: dict[str, Any], topology: Path | None, manner: "Manner") -> Non
     from failover.registry import FileLibrary
     from failover.report.plan import plan_data
     from failover.report.words import table
-    from failover.runbook import resolve
+    from failover.resolution import resolve
 
     estate = estate_of(topology)
     library = FileLibrary()
@@ -249,7 +249,7 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
     from failover.engine.undo import undo_runbook
     from failover.registry import FileLibrary, RecordedLibrary, open_estate
     from failover.report.changed import differences
-    from failover.runbook import resolve
+    from failover.resolution import resolve
     from failover.yaml import parse
 
     record = read_record(current, run_name)

@@ -83,7 +83,7 @@ def plan(
     from failover.engine import projected
     from failover.registry import FileLibrary
     from failover.report.plan import plan_data, plan_lines
-    from failover.runbook import resolve
+    from failover.resolution import resolve
 
     estate = estate_of(topology)
     library = FileLibrary()
@@ -185,7 +185,7 @@ def _show_runbook(name: str, library: "FileLibrary", *, as_json: bool) -> None:
 def validate(files: Names = None, topology: TopologyFile = None, as_json: Json = False) -> None:
     """Check the topology and runbooks; every mistake at once, each with its place."""
     from failover.registry import FileLibrary, open_estate, topology_file
-    from failover.runbook import validate as check_runbook
+    from failover.resolution import validate as check_runbook
     from failover.yaml import load
 
     library = FileLibrary()

@@ -19,7 +19,7 @@ from failover.lab.measure import Entry, Ledger, Measured, failures, measure, sha
 from failover.lab.state import Lab
 from failover.registry import FileLibrary, open_estate
 from failover.report.words import table
-from failover.runbook import resolve
+from failover.resolution import resolve
 from failover.units import duration
 from failover.yaml import load
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from failover import registry, runbook, secret
+from failover import registry, resolution, secret
 from failover.errors import Invalid
 from failover.report.problems import render
 from failover.runbook import Runbook
@@ -46,7 +46,7 @@ def open_topology(path: Path) -> Topology:
 
 
 def open_runbook(path: Path) -> Runbook:
-    return runbook.validate(document(path), topology(), Library())
+    return resolution.validate(document(path), topology(), Library())
 
 
 OPEN: dict[str, Callable[[Path], object]] = {"topologies": open_topology, "runbooks": open_runbook}

@@ -39,7 +39,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 REFUSE = """
 import resource, sys
 from pathlib import Path
-from failover import registry, runbook
+from failover import registry, resolution
 from failover.errors import Invalid
 from failover.report.problems import render
 from failover.yaml import load, parse
@@ -61,7 +61,7 @@ resource.setrlimit(resource.RLIMIT_AS, (base + 400 * 2**20,) * 2)
 resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 try:
     document = load(Path(sys.argv[1]))
-    runbook.validate(document, top, Library()) if "runbook" in document.root else registry.open_estate(document)
+    resolution.validate(document, top, Library()) if "runbook" in document.root else registry.open_estate(document)
 except Invalid as refused:
     said = render(refused.problems)
     assert len(said) < 200_000, len(said)
