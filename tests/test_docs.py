@@ -1,0 +1,38 @@
+"""The pages say what is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.reference import PAGE, page
+from failover.guards import MEMBER_GUARDS, ROUTE_GUARDS, WAIVABLE
+from failover.registry import KINDS, found
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_the_runbook_reference_is_what_the_models_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m docs.reference"
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+    assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_every_guard_is_explained() -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \|.*\| (yes|no)", (ROOT / "docs/concepts.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    explained = dict(rows)
+    assert {name: explained.get(name) for name in (*ROUTE_GUARDS, *MEMBER_GUARDS)} == {
+        name: "yes" if name in WAIVABLE else "no" for name in (*ROUTE_GUARDS, *MEMBER_GUARDS)
+    }
+
+
+def test_every_provider_is_documented() -> None:
+    text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
+    assert [name for kind in KINDS for name in found(kind) if f"`{name}`" not in text] == []
