@@ -1,5 +1,7 @@
 """The commands that run something: a runbook, the rest of one, or the way back from one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +22,13 @@ from failover.cli.options import (
     pairs,
     purpose_of,
 )
-from failover.errors import Usage
+from failover.errors import FailoverError, Usage
 
 if TYPE_CHECKING:
     from failover.cli.running import Manner
     from failover.engine.estate import Estate
     from failover.engine.record import Record
+    from failover.engine.runner import Session
 
 Region = Annotated[str, typer.Argument(help="The region.")]
 Service = Annotated[list[str] | None, typer.Option("--service", help="Only this service; may be given again.")]
@@ -269,16 +272,14 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
 
 def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "", as_json: Json = False) -> None:
     """End a stopped run where it is: nothing is taken back, its regions are let go of."""
-    from failover.engine.live import Hands
-    from failover.engine.runner import Session, read_record
+    from failover.engine.runner import read_record
     from failover.report.status import run_data
     from failover.report.words import count
-    from failover.runbook import Runbook
 
     estate = estate_of(topology)
     read_record(estate, run_name)
-    session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=False)
-    session.abort(reason or "aborted by hand")
+    with _taken_up(estate, run_name) as session:
+        session.abort(reason or "aborted by hand")
     if as_json:
         output.document(run_data(session.record))
         return
@@ -300,7 +301,7 @@ def undo(
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Take back what a run did, as far as it is still in effect, newest first."""
+    """Take back what a run did, as far as it is still in effect, newest first. Ends the run if it was stopped."""
     from dataclasses import replace
 
     from failover.cli import running
@@ -311,14 +312,31 @@ def undo(
     manner = _manner(yes, plan, accept, reason, as_json)
     estate = estate_of(topology)
     record = read_record(estate, run_name)
-    if record.status in OPEN:
-        raise Usage(
-            f"run {run_name} is not over: it is {record.status}",
-            next=f"end it first: failover abort {run_name}; then undo it",
-        )
     manner.order = replace(manner.order, undo_of=run_name, purpose=record.started["purpose"])
-    runbook = undo_runbook(record, estate.topology)
-    done = running.run(estate, runbook, f"failover undo {run_name}", manner)
+    command = f"failover undo {run_name}"
+    if record.status not in OPEN:
+        done = running.run(estate, undo_runbook(record, estate.topology), command, manner)
+    else:
+        with _taken_up(estate, run_name) as session:
+            manner.agreed = lambda: session.abort("it is undone")
+            done = running.run(estate, undo_runbook(session.record, estate.topology), command, manner)
     _told(done, manner)
     if done.notes:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _taken_up(estate: "Estate", run_name: str) -> "Iterator[Session]":
+    """A run in this process to end it, with its open writes read back; stopped again where that did not come."""
+    from failover.engine.live import Hands
+    from failover.engine.record import OPEN
+    from failover.engine.runner import Session
+    from failover.runbook import Runbook
+
+    session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=False)
+    try:
+        yield session
+    except FailoverError as error:
+        if session.record.status in OPEN:
+            session.stop(error.what)
+        raise

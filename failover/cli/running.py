@@ -17,10 +17,12 @@ from failover.engine.plan import Plan
 from failover.engine.record import OPEN, Record
 from failover.engine.runner import Order, Session
 from failover.errors import Failed, FailoverError, Interrupted, Refused, Usage
+from failover.health import summary
 from failover.report.plan import plan_lines
 from failover.report.progress import Lines, Progress, Screen
 from failover.report.words import count, error_lines, standing
 from failover.runbook import Runbook
+from failover.topology import Topology
 from failover.units import duration
 from failover.world import RouteState, World
 
@@ -30,7 +32,10 @@ _BACK = {"evacuate-region": "restore-region", "drain": "restore"}
 
 @dataclass
 class Manner:
-    """How a run is carried out: asked about or not, approved by which hash, and what follows it on the screen."""
+    """How a run is carried out: asked about or not, approved by which hash, and what follows it on the screen.
+
+    `agreed` is called once the plan was agreed to, before anything is written.
+    """
 
     yes: bool = False
     approved: str = ""
@@ -38,6 +43,7 @@ class Manner:
     order: Order = field(default_factory=Order)
     answers: frozenset[str] = frozenset()
     quiet: bool = False
+    agreed: Callable[[], None] = lambda: None
     extra: Callable[[], list[str]] = list
     console: Any = None
 
@@ -47,6 +53,7 @@ def run(estate: Estate, runbook: Runbook, command: str, manner: Manner) -> Recor
     plan = projected.plan(estate, runbook, frozenset(manner.order.accepted))
     _show(plan, command, manner)
     _agree(plan, manner)
+    manner.agreed()
     hands = Hands(stop=threading.Event(), approve=_approver(manner))
     session_plan = plan
 
@@ -250,7 +257,20 @@ def _progress(runbook: Runbook, session: Session, manner: Manner) -> Progress:
     asks = any(step.verb == "approve" for step in runbook.steps)
     if manner.console is None and (not sys.stderr.isatty() or asks):
         return Lines(extra=manner.extra)
-    return Screen(runbook, lambda: shares(session.world), manner.extra, manner.console)
+    return Screen(
+        runbook,
+        lambda: shares(session.world),
+        lambda: healths(session.estate.topology, session.world),
+        manner.extra,
+        manner.console,
+    )
+
+
+def healths(topology: Topology, world: World) -> dict[str, str]:
+    """Each region's health as this process last saw it, for those that it has looked at."""
+    seen = {check.region for check in world.checks}
+    said = {region: summary(topology, region, world) for region in topology.regions if region in seen}
+    return {region: f"{outcome} {good}/{whole}" for region, (outcome, good, whole) in said.items()}
 
 
 def shares(world: World) -> dict[str, dict[str, float]]:

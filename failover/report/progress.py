@@ -67,17 +67,19 @@ class Lines:
 
 
 class Screen:
-    """A live screen: the steps with their times, the traffic of each region as a bar, and the latest lines.
+    """A live screen: the steps with their times, each region's traffic as a bar and its health, the latest lines.
 
     `extra` gives further lines, such as what customers see, each time it is drawn.
     """
 
     _LATEST = 6
+    _STEPS = 16
 
     def __init__(
         self,
         runbook: Runbook,
         traffic: Callable[[], Mapping[str, Mapping[str, float]]],
+        health: Callable[[], Mapping[str, str]] = dict,
         extra: Callable[[], list[str]] = list,
         console: Any = None,
     ) -> None:
@@ -86,6 +88,7 @@ class Screen:
         self.console = console or Console(stderr=True)
         self._runbook = runbook
         self._traffic = traffic
+        self._health = health
         self._extra = extra
         self._turn = threading.RLock()
         self._status: dict[str, str] = {}
@@ -135,16 +138,18 @@ class Screen:
         with self._turn:
             now = SYSTEM.wall()
             steps = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-            for number, step in enumerate(self._visible(), 1):
+            for number, step in self._visible():
                 status = self._status.get(step.id, "")
                 mark, style = _MARKS.get(status, ("·", "dim"))
                 began, ended = self._times.get(step.id, (now, now))
                 took = f"{(ended or now) - began:.1f} s" if status else ""
                 steps.add_row(Text(mark, style), Text(f"{number} {step.id}", style), step.verb, took)
             bars = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+            unsaid = dict(self._health())
             for service, shares in self._traffic().items():
                 for index, (region, part) in enumerate(shares.items()):
-                    bars.add_row(service if index == 0 else "", region, _bar(part), f"{part:.0%}")
+                    health = Text(unsaid.pop(region, ""), "dim")
+                    bars.add_row(service if index == 0 else "", region, _bar(part), f"{part:.0%}", health)
             latest = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
             for at, name, text in self._latest:
                 latest.add_row(Text(at, "dim"), Text(name, "cyan"), Text(text, overflow="fold"))
@@ -155,15 +160,14 @@ class Screen:
             title = f"{self._runbook.name} {subject} · {SYSTEM.monotonic() - self._began:.0f} s"
             return Panel(Group(*rows), title=title, title_align="left", box=box.ROUNDED)
 
-    def _visible(self) -> list[Any]:
-        steps = list(self._runbook.steps)
-        if len(steps) <= 16:
-            return steps
-        active = next((i for i, step in enumerate(steps) if self._status.get(step.id, "") in ("", "running")), 0)
-        first = max(0, min(active - 6, len(steps) - 16))
-        return steps[first : first + 16]
+    def _visible(self) -> list[tuple[int, Any]]:
+        steps = list(enumerate(self._runbook.steps, 1))
+        active = next((at for at, (_, step) in enumerate(steps) if self._status.get(step.id, "") in _AHEAD), 0)
+        first = max(0, min(active - 6, len(steps) - self._STEPS))
+        return steps[first : first + self._STEPS]
 
 
+_AHEAD = ("", "running")
 _MARKS = {
     "running": ("▶", "bold yellow"),
     "done": ("✓", "green"),
