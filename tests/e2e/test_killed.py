@@ -91,3 +91,18 @@ def test_primary_killed_around_every_write(lab: Laboratory, tmp_path: Path) -> N
     assert len(adopted) == len(PRIMARY)
     assert measured.orders_lost == 0
     assert measured.failed > 0, "nobody took writes between fence and promote: an outage until somebody resumes"
+
+
+def test_killed_while_the_old_primary_is_off_to_be_rewound(lab: Laboratory, tmp_path: Path) -> None:
+    """One primary throughout; the run ends, and whatever is left of the rejoin, restore-region finishes."""
+
+    def impatient(topology: Topology) -> None:
+        topology["databases"]["orders"]["postgres"]["within"] = "10s"
+
+    topology = lab.variant(tmp_path, impatient)
+    run = _killed(topology, (("off", "after"),), "run", "promote", "-i", "to=west")
+    assert lab.primaries() == ["west"]
+    _resumed(topology, run)
+    assert lab.primaries() == ["west"]
+    failover(topology, "run", "restore-region", "-i", "region=east", "-i", "pace=immediate", "--yes")
+    assert lab.primaries() == ["east"]
