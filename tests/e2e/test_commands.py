@@ -249,12 +249,20 @@ def test_a_release_that_failed_goes_on_without_the_command(estate: Estate) -> No
 
 def test_a_release_that_failed_is_left_where_it_is(estate: Estate) -> None:
     run, _ = _failed_release(estate)
-    estate("undo", run, "--yes", code=2)
-    assert f"failover abort {run}" in estate.err
+    estate("undo", run, code=2)
+    assert estate.json("show", run)["status"] == "stopped", "an undo that nobody agreed to leaves it resumable"
     assert "made and left as is" in estate("abort", run, "--reason", "next week")
     assert estate.json("status")["held"] == {}
     assert estate.weights() == {"east": 200, "west": 0}
     estate("restore", "west", "--yes")
+
+
+def test_a_release_that_failed_is_undone_at_once(estate: Estate) -> None:
+    run, _ = _failed_release(estate)
+    estate("undo", run, "--yes")
+    assert estate.json("show", run)["status"] == "aborted"
+    assert estate.json("status")["held"] == {}
+    assert estate.weights() == {"east": 100, "west": 100}
 
 
 def test_a_sick_survivor_refuses_and_can_be_waived(estate: Estate) -> None:
