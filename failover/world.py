@@ -64,7 +64,8 @@ class Member:
     """One copy of a database. `position` counts bytes of history; `lag` is seconds behind the primary.
 
     `streaming` says whether it receives the primary's writes now. `lost` is how many commits of its own would be
-    discarded if it rejoined, where that could be counted.
+    discarded if it rejoined, where that could be counted. `ours` says that the run at hand stopped it, on its way
+    from primary to replica.
     """
 
     role: Role
@@ -73,6 +74,7 @@ class Member:
     streaming: bool = False
     lost: int | None = None
     detail: str = ""
+    ours: bool = False
 
     def __str__(self) -> str:
         return f"{self.role} ({self.detail})" if self.detail else str(self.role)
@@ -161,6 +163,7 @@ class World:
             lag=0.0 if following else None,
             lost=None,
             detail="",
+            ours=False,
         )
         return replace(self, databases={**self.databases, change.database: members})
 

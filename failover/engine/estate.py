@@ -1,8 +1,9 @@
 """The providers of one topology, made and ready to be asked."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 
 from failover.clock import Clock
 from failover.engine.gather import gather
@@ -46,10 +47,11 @@ class Estate:
             ),
         )
 
-    def observe(self, scope: Scope, proofs: Collection[tuple[str, str]] = ()) -> World:
+    def observe(self, scope: Scope, fenced: Mapping[tuple[str, str], bool] = MappingProxyType({})) -> World:
         """What is there now, of all that is in `scope`; what cannot be seen is unknown. Writes nothing.
 
-        `proofs` are members, as (database, region), that a device has shown to be off: they cannot say so themselves.
+        `fenced` are the members, as (database, region), that a run has fenced, and whether as planned: one that was
+        shown to be off by a device cannot say so itself, and one that the run stopped on its way is known for it.
         """
         by_router: dict[str, list[str]] = {}
         for route in scope.routes:
@@ -63,7 +65,7 @@ class Estate:
         for name, ids in by_router.items():
             calls[f"router {name}"] = partial(self._routes, name, tuple(ids))
         for name in scope.databases:
-            calls[f"database {name}"] = partial(self._members, name, proofs)
+            calls[f"database {name}"] = partial(self._members, name, fenced)
         for check in scope.checks:
             calls[f"check {check}"] = partial(self._check, check)
         seen = gather(calls, lambda _: World())
@@ -86,14 +88,14 @@ class Estate:
             return World(routes=dict.fromkeys(routes, Unknown(_broken(error))))
         return World(routes={route: _struck(state) for route, state in found.items()})
 
-    def _members(self, database: str, proofs: Collection[tuple[str, str]]) -> World:
+    def _members(self, database: str, fenced: Mapping[tuple[str, str], bool]) -> World:
         try:
             found = self.databases[database].read()
         except FailoverError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             found = self._silent(_broken(error))
-        proven = {region: _proven(member, (database, region) in proofs) for region, member in found.items()}
+        proven = {region: _known(member, fenced.get((database, region))) for region, member in found.items()}
         return World(databases={database: proven})
 
     def _check(self, check: CheckId) -> World:
@@ -115,8 +117,9 @@ def _struck(state: RouteState | Unknown) -> RouteState | Unknown:
     return Unknown(redact(state.why)) if isinstance(state, Unknown) else state
 
 
-def _proven(member: Member, proof: bool) -> Member:
-    detail = redact(member.detail)
-    if proof and member.role in (Role.UNKNOWN, Role.STOPPED):
-        return replace(member, role=Role.FENCED, position=None, detail=f"fenced by its device; {detail}")
-    return replace(member, detail=detail) if detail != member.detail else member
+def _known(member: Member, planned: bool | None) -> Member:
+    """`member`, with what the run that fenced it knows of it: `planned` is None where none did."""
+    member = replace(member, detail=redact(member.detail))
+    if planned is False and member.role in (Role.UNKNOWN, Role.STOPPED):
+        return replace(member, role=Role.FENCED, position=None, detail=f"fenced by its device; {member.detail}")
+    return replace(member, ours=True) if planned and member.role is Role.STOPPED else member

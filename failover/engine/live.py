@@ -63,8 +63,8 @@ class Live:
         self._turn = threading.RLock()
 
     def observe(self, scope: Scope) -> World:
-        proofs = self.record.proofs if scope.databases else ()
-        return self._merge(self.estate.observe(scope, proofs))
+        fenced = self.record.fenced if scope.databases else {}
+        return self._merge(self.estate.observe(scope, fenced))
 
     def perform(self, step: Step, action: Action) -> Seen:
         self._begin(step)

@@ -1,7 +1,8 @@
 """The actuator of a plan: changes are laid over the world, and nothing is written."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from failover.engine.estate import Estate
 from failover.engine.loop import drive
@@ -19,15 +20,15 @@ def plan(
     runbook: Runbook,
     accepted: frozenset[str],
     skip: frozenset[str] = frozenset(),
-    proofs: Collection[tuple[str, str]] = (),
+    fenced: Mapping[tuple[str, str], bool] = MappingProxyType({}),
 ) -> Plan:
     """What `runbook` would do now, by the steps' own generators. Reads, and writes nothing.
 
     A refusal or a failure that can be foreseen ends the plan and stands in its `refusal`. Steps in `skip` are done;
-    `proofs` are the members that the run has had fenced by their devices.
+    `fenced` are the members that the run has fenced, and whether as planned.
     """
     made = Plan(runbook, accepted=accepted)
-    projected = Projected(estate, made, proofs)
+    projected = Projected(estate, made, fenced)
     for step in runbook.steps:
         if step.id in skip:
             continue
@@ -44,9 +45,9 @@ def plan(
 class Projected:
     """Lays changes over what was seen at first. What only the run can tell has no verdict here."""
 
-    def __init__(self, estate: Estate, made: Plan, proofs: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, estate: Estate, made: Plan, fenced: Mapping[tuple[str, str], bool]) -> None:
         self.estate = estate
-        self.proofs = proofs
+        self.fenced = fenced
         self.plan = made
         self.world = World()
         self.seen = World()
@@ -59,7 +60,7 @@ class Projected:
             tuple(check for check in scope.checks if check not in self.seen.checks),
         )
         if missing != Scope():
-            found = self.estate.observe(missing, self.proofs)
+            found = self.estate.observe(missing, self.fenced)
             self.seen = self.seen.merge(found)
             self.world = self.world.merge(found)
         return self.world

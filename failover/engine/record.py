@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from failover.engine.journal import Event
-from failover.world import Change, RouteChange, decode
+from failover.world import Change, Role, RouteChange, decode
 
 OPEN = ("running", "stopped")
 """The states of a run that still holds its regions."""
@@ -74,14 +74,15 @@ class Record:
         return [change for intent in self._all for change in intent.made]
 
     @property
-    def proofs(self) -> set[tuple[str, str]]:
-        """The members that a fencing device has shown to be off, and that nothing has been done to since."""
-        proven: set[tuple[str, str]] = set()
+    def fenced(self) -> dict[tuple[str, str], bool]:
+        """The members, as (database, region), that this run fenced and left so, and whether as planned."""
+        found: dict[tuple[str, str], bool] = {}
         for change in self.applied:
             if not isinstance(change, RouteChange):
-                fenced = change.after == "fenced" and not change.planned
-                (proven.add if fenced else proven.discard)((change.database, change.region))
-        return proven
+                found.pop((change.database, change.region), None)
+                if change.after is Role.FENCED:
+                    found[change.database, change.region] = change.planned
+        return found
 
     @property
     def receipts(self) -> dict[str, str]:

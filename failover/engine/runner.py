@@ -129,7 +129,7 @@ class Session:
     def plan(self, accepted: Iterable[str]) -> Plan:
         """What is left to do, from the world as it is now."""
         record = self.record
-        return projected.plan(self.estate, self.runbook, frozenset(accepted), record.finished, record.proofs)
+        return projected.plan(self.estate, self.runbook, frozenset(accepted), record.finished, record.fenced)
 
     def skip(self, step: str, reason: str) -> None:
         """Leave a step out, for a reason that stays in the record. Raises Usage where there is no such step."""

@@ -126,8 +126,8 @@ class _Move:
 
     def _follow_up(self, primary: str, world: World) -> Part:
         world = yield from self._repoint(primary, world)
-        for region, member in world.databases[self.database].items():
-            if region != primary and member.role is Role.FENCED and member.position is not None:
+        for region in world.databases[self.database]:
+            if region != primary and self._handed_over(region, world):
                 world = yield from self._make_replica(region, primary, world)
         return world
 
@@ -141,7 +141,7 @@ class _Move:
         role = self._role(region, world)
         if role is Role.REPLICA:
             return world
-        planned = role is Role.FENCED and world.databases[self.database][region].position is not None
+        planned = self._handed_over(region, world)
         reason = f"{region} follows {primary} again"
         world = yield from self._change(region, Role.REPLICA, primary, world, reason, planned=planned)
         lag = self.context.topology.objectives.lag
@@ -197,12 +197,17 @@ class _Move:
         ]
         return fenced[0] if len(fenced) == 1 else ""
 
+    def _handed_over(self, region: str, world: World) -> bool:
+        """Whether the member was the primary until a planned move, and has nothing that the new one lacks."""
+        return self._answers_fenced(region, world) or world.databases[self.database][region].ours
+
     def _answers_fenced(self, region: str, world: World) -> bool:
         member = world.databases[self.database][region]
         return member.role is Role.FENCED and member.position is not None
 
     def _unfinished(self, primary: str, leaving: str, members: Mapping[str, Member]) -> str:
-        return primary if leaving in members and members[leaving].role is Role.FENCED else ""
+        left = members.get(leaving)
+        return primary if left and (left.role is Role.FENCED or left.ours) else ""
 
     def _declared(self, region: str, members: Mapping[str, Member]) -> str:
         if region not in members:

@@ -718,6 +718,34 @@ def test_a_proof_of_a_device_counts_after_a_kill_in_the_plan_too() -> None:
     assert len(fenced) == 1
 
 
+def test_an_old_primary_that_the_run_itself_turned_off_is_brought_back_by_its_resume() -> None:
+    """Killed while it is off to be rewound: nobody else will think of starting it."""
+    made = worlds.estate()
+
+    def kill(change: MemberChange) -> None:
+        if change.after is Role.REPLICA:
+            worlds.copy_of(made, "orders", "east").role = Role.STOPPED
+            raise CutError
+
+    database = worlds.databases(made)["orders"]
+    database.before_write = kill
+    with pytest.raises(CutError):
+        worlds.run(made, worlds.book(made, "evacuate-region", region="east"))
+    database.before_write = None
+    assert worlds.resume(made).status == "done"
+    member = worlds.world(made).databases["orders"]["east"]
+    assert (member.role, member.streaming) == (Role.REPLICA, True)
+
+
+def test_an_old_primary_that_somebody_else_turned_off_is_left_alone() -> None:
+    made = worlds.estate()
+    worlds.run(made, worlds.book(made, "promote", to="west"))
+    worlds.copy_of(made, "orders", "east").role = Role.STOPPED
+    assert (
+        worlds.plan(made, worlds.book(made, "evacuate-region", region="east")).changes[-1].resource == "route web@dns"
+    )
+
+
 def test_what_a_lost_primary_alone_has_is_not_thrown_away_without_a_word() -> None:
     made = lost(device=True)
     worlds.run(made, worlds.book(made, "evacuate-region", **UNPLANNED), None, "data-loss")
