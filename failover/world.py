@@ -216,6 +216,11 @@ def same(one: Change, other: Change) -> bool:
     if isinstance(one, RouteChange) and isinstance(other, RouteChange):
         return (one.route, one.before, one.after) == (other.route, other.before, other.after)
     if isinstance(one, MemberChange) and isinstance(other, MemberChange):
-        mine = (one.database, one.region, one.before, one.after)
-        return mine == (other.database, other.region, other.before, other.after)
+        mine = (one.database, one.region, one.before, one.after, _loses_nothing(one))
+        return mine == (other.database, other.region, other.before, other.after, _loses_nothing(other))
     return False
+
+
+def _loses_nothing(change: MemberChange) -> bool:
+    """Whether it is not a promotion that may lose writes: whoever approved a switchover approved no failover."""
+    return change.planned or change.after is not Role.PRIMARY

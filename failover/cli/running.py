@@ -4,19 +4,19 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from failover.cli import output
 from failover.cli.options import interactive
-from failover.cli.signals import stopping
+from failover.cli.signals import answer, stopping
 from failover.engine import projected
 from failover.engine.estate import Estate
 from failover.engine.live import Hands
 from failover.engine.plan import Plan
 from failover.engine.record import OPEN, Record
 from failover.engine.runner import Order, Session
-from failover.errors import Failed, FailoverError, Interrupted, Refused, Usage
+from failover.errors import Failed, FailoverError, Interrupted, Locked, Refused, Usage
 from failover.health import summary
 from failover.report.plan import plan_lines
 from failover.report.progress import Lines, Progress, Screen
@@ -24,7 +24,7 @@ from failover.report.words import count, error_lines, standing
 from failover.runbook import Runbook
 from failover.topology import Topology
 from failover.units import duration
-from failover.world import RouteState, World
+from failover.world import RouteState, World, same
 
 _BACK = {"evacuate-region": "restore-region", "drain": "restore"}
 """The bundled runbooks that have a way back of their own."""
@@ -80,7 +80,7 @@ def resume(estate: Estate, runbook: Runbook, run_id: str, command: str, manner: 
         with _or_stopped(session):
             plan = session.plan({**session.record.accepted, **manner.order.accepted})
             _show(plan, command, manner)
-            _agree(plan, manner)
+            _agree(plan, manner, again=True)
         return plan
 
     return _carry_out(start, left, runbook, hands, manner)
@@ -91,8 +91,11 @@ def _or_stopped(session: Session) -> Iterator[None]:
     """What ends a resume before it goes on leaves the run stopped, not running without a process."""
     try:
         yield
+    except Locked:
+        raise
     except FailoverError as error:
         session.stop(error.what)
+        _left(session, error)
         raise
 
 
@@ -120,7 +123,19 @@ def _carry_out(
             if session.record.status not in OPEN or not _retried(session, error, manner, hands):
                 _left(session, error)
                 raise error
-            plan = session.plan(accepted)
+            with _or_stopped(session):
+                session.again()
+                approved, plan = plan, session.plan(accepted)
+                if plan.refusal is None and not _is_rest(plan, approved):
+                    output.err(["", "what is left to do is not what was approved; it is now:"])
+                    _show(plan, f"failover resume {session.record.id}", manner)
+                    _agree(plan, replace(manner, approved=""), again=True)
+
+
+def _is_rest(plan: Plan, approved: Plan) -> bool:
+    """Whether every change of `plan` was approved before, in this order."""
+    left = iter(approved.changes)
+    return all(any(same(change, one) for one in left) for change in plan.changes)
 
 
 def _go(session: Session, plan: Plan, accepted: Mapping[str, str]) -> FailoverError | None:
@@ -161,16 +176,16 @@ def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hand
     output.err(["", *error_lines(error), "", f"paused   {', '.join(stopped)}"])
     while True:
         output.err(["         r retry   s skip this step   a leave it here"])
-        answer = sys.stdin.readline().strip().lower()
-        if answer in ("", "a"):
+        said = answer().strip().lower()
+        if said in ("", "a"):
             return False
-        if answer == "s" and stopped:
+        if said == "s" and stopped:
             output.err(["         why? (for the record)"])
-            reason = sys.stdin.readline().strip()
+            reason = answer().strip()
             if reason:
                 session.skip(stopped[0], reason)
                 return True
-        if answer == "r":
+        if said == "r":
             return True
 
 
@@ -204,9 +219,10 @@ def _show(plan: Plan, command: str, manner: Manner) -> None:
     output.err(lines if plan.refusal else [*lines[:-1], ""])
 
 
-def _agree(plan: Plan, manner: Manner) -> None:
+def _agree(plan: Plan, manner: Manner, *, again: bool = False) -> None:
+    untouched = "nothing more was changed" if again else "nothing was changed"
     if plan.refusal is not None:
-        plan.refusal.where = (f"{plan.refusal.where}; " if plan.refusal.where else "") + "nothing was changed"
+        plan.refusal.where = (f"{plan.refusal.where}; " if plan.refusal.where else "") + untouched
         raise plan.refusal
     if manner.approved:
         if len(manner.approved) < 6 or not plan.hash.startswith(manner.approved):
@@ -225,11 +241,11 @@ def _agree(plan: Plan, manner: Manner) -> None:
         )
     output.err([f"Run this plan ({count(len(plan.changes), 'change')})? [y/N] "])
     try:
-        agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+        agreed = answer().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         agreed = False
     if not agreed:
-        raise Interrupted("not run: nobody agreed to the plan", next="nothing was changed")
+        raise Interrupted("not run: nobody agreed to the plan", next=untouched)
 
 
 def _approver(manner: Manner) -> Callable[[str, str], bool | None]:
@@ -239,7 +255,7 @@ def _approver(manner: Manner) -> Callable[[str, str], bool | None]:
         if not interactive() or manner.yes:
             return None
         output.err([f"approve  {step}: {message}  [y/N] "])
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        return answer().strip().lower() in ("y", "yes")
 
     return approve
 

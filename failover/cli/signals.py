@@ -11,6 +11,18 @@ from types import FrameType
 from failover.errors import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_asking = threading.Event()
+
+
+def answer() -> str:
+    """A line that a person types. Raises Interrupted where a signal comes instead: nobody waits for an answer then."""
+    if threading.current_thread() is not threading.main_thread():
+        return sys.stdin.readline()
+    _asking.set()
+    try:
+        return sys.stdin.readline()
+    finally:
+        _asking.clear()
 
 
 @contextlib.contextmanager
@@ -26,6 +38,8 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             _say(f"{name} again: stopping at once; resume finds out what the change in flight came to")
             os._exit(Interrupted.exit_code)
         stop.set()
+        if _asking.is_set():
+            raise Interrupted(f"{name} instead of an answer", next="nothing more was changed")
         _say(f"{name}: stopping after the change in flight; once more to stop at once")
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}

@@ -69,6 +69,7 @@ class Session:
         self.record = record
         self.hands = replace(hands, progress=lambda step, text: hands.progress(step, redact(text)))
         self.live: Live | None = None
+        self._looked = World()
         self.locks = Locks(estate.store, estate.clock, self._open)
         if record.add not in journal.listeners:
             journal.listeners.insert(0, record.add)
@@ -124,12 +125,14 @@ class Session:
     @property
     def world(self) -> World:
         """The world as this process last saw or made it."""
-        return self.live.world if self.live else World()
+        return self.live.world if self.live else self._looked
 
     def plan(self, accepted: Iterable[str]) -> Plan:
         """What is left to do, from the world as it is now."""
         record = self.record
-        return projected.plan(self.estate, self.runbook, frozenset(accepted), record.finished, record.fenced)
+        made = projected.plan(self.estate, self.runbook, frozenset(accepted), record.finished, record.fenced)
+        self._looked = made.before
+        return made
 
     def skip(self, step: str, reason: str) -> None:
         """Leave a step out, for a reason that stays in the record. Raises Usage where there is no such step."""
@@ -157,6 +160,10 @@ class Session:
             raise
         self._end("done", 0)
         return self.record
+
+    def again(self) -> None:
+        """Go on in this process after a stop. Raises Locked where somebody else has taken the run up meanwhile."""
+        self.journal.append("run-adopted", owner=owner())
 
     def stop(self, why: str) -> None:
         """Leave the run as it is, to be taken up again later."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.in_memory import Estate, forget
 from tests.e2e.laboratory import Laboratory
 
 
@@ -21,3 +22,9 @@ def lab(laboratory: Laboratory, tmp_path: Path) -> Laboratory:
     scratch.mkdir()
     laboratory.normal(scratch)
     return laboratory
+
+
+@pytest.fixture
+def estate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Estate]:
+    yield Estate(tmp_path, capsys, monkeypatch)
+    forget()
