@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from failover.clock import Clock
+from failover.databases import _postgres_fence as fence
+from failover.databases import _postgres_hail as hail
 from failover.databases._postgres_host import Host
 from failover.databases._postgres_link import Link, why
 from failover.databases._postgres_view import (
@@ -77,14 +79,14 @@ class Estate:
 
         def one(region: str) -> Seen | Silent:
             answer = self._ask(region, bound)
-            if isinstance(answer, Silent) and hosts and region in self.hosts:
+            if isinstance(answer, Silent) and not answer.answers and hosts and region in self.hosts:
                 return self._look(region, answer)
             return answer
 
         patience = bound + (self._config.timeout if hosts and self.hosts else 0) + 0.5
         answers = self._each(one, late, patience)
         for region, answer in answers.items():
-            if isinstance(answer, Seen):
+            if isinstance(answer, Seen) or answer.answers:
                 self.proven.pop(region, None)
         first = answers.get(leader(answers))
         if not isinstance(first, Seen):
@@ -116,25 +118,49 @@ class Estate:
                 streaming = newest is not None and self._streams(answer, first, newest)
                 lag = self._lag(region, answer, newest, streaming) if full else None
                 found = replace(found, streaming=streaming, lag=lag)
+                if full and lag is None:
+                    found = replace(found, detail=_with(found.detail, _unmeasured(answer, newest)))
+            elif full and found.role is Role.PRIMARY:
+                found = replace(found, detail=self._half_fenced(region))
         if full and newest and left and not newest.read_only and found.role in _LEFT_BEHIND:
             end = str(answer.end) if isinstance(answer, Seen) else answer.look.end if answer.look else ""
             found = replace(found, lost=self._lost(region, timeline, end, first, newest))
         return found
 
     def _ask(self, region: str, seconds: float) -> Seen | Silent:
+        deadline = self._clock.monotonic() + seconds
+        connected = False
         try:
             with self.links[region].session(seconds) as session:
+                connected = True
                 return ask(session)
         except psycopg.Error as error:
-            return Silent(why(error))
+            if error.sqlstate or connected or isinstance(error, psycopg.errors.ConnectionTimeout):
+                return Silent(why(error), answers=hail.refuses(error))
+            return self._hail(region, why(error), max(0.1, deadline - self._clock.monotonic()))
         except Failed as error:
-            return Silent(error.what)
+            return Silent(error.what, asked=False)
+
+    def _hail(self, region: str, reason: str, seconds: float) -> Silent:
+        """What a failed log-in says of the member: that it is there, or nothing."""
+        member = self._config.members[region]
+        if not hail.named(member.host, member.port):
+            return Silent(reason, asked=False)
+        options = {"user": self._config.user, "dbname": self._config.database}
+        return Silent(reason, answers=hail.answers({**options, "host": member.host, "port": member.port}, seconds))
+
+    def _half_fenced(self, region: str) -> str:
+        try:
+            with self.links[region].session() as session:
+                return fence.half(session)
+        except (psycopg.Error, Failed):
+            return ""
 
     def _look(self, region: str, answer: Silent) -> Silent:
         try:
-            return Silent(answer.why, self.hosts[region].look(self._config.timeout))
+            return replace(answer, look=self.hosts[region].look(self._config.timeout))
         except Failed as error:
-            return Silent(f"{answer.why}; {error.what}")
+            return replace(answer, why=f"{answer.why}; {error.what}")
 
     def _streams(self, seen: Seen, first: str, newest: Seen) -> bool:
         if seen.receiver != "streaming" or seen.timeline != newest.timeline:
@@ -214,3 +240,14 @@ class Estate:
 
     def _options_of(self, region: str) -> Callable[[], dict[str, Any]]:
         return lambda: self.options(region)
+
+
+def _unmeasured(seen: Seen, newest: Seen | None) -> str:
+    if newest is None:
+        return "no primary answers, so how far it is behind cannot be told"
+    behind = f"{max(0, newest.position - seen.position):,} bytes"
+    return f"has replayed no commit since it started, so only that it is {behind} behind can be told"
+
+
+def _with(one: str, other: str) -> str:
+    return f"{one}; {other}" if one else other

@@ -20,6 +20,10 @@ from failover.errors import Failed, Indeterminate
 MARK = "failover fence"
 _POLL = 0.001
 _MARKED = re.compile(rf'^"{MARK}(?:; restore (.*))?"$')
+_FILES = """
+SELECT name, setting FROM pg_file_settings
+ WHERE applied AND name IN ('synchronous_standby_names', 'default_transaction_read_only')
+"""
 _NAMES = "SELECT reset_val, coalesce(sourcefile, '') FROM pg_settings WHERE name = 'synchronous_standby_names'"
 _READ_ONLY = (
     "SELECT reset_val = 'on', coalesce(sourcefile || ':' || sourceline, source)"
@@ -71,10 +75,14 @@ def up(session: Session, ours: Sequence[int], clock: Clock, seconds: float, wher
 
 
 def down(session: Session, clock: Clock, seconds: float, where: str) -> None:
-    """Take writes again, with the settings as they were. Raises Failed where another file forbids it."""
+    """Take writes again, with the settings as they were. Raises Failed where another file forbids it.
+
+    Nothing is acknowledged before the last setting has gone, so a fence that is half lifted, and that somebody's
+    reload may lift a little more, still is one.
+    """
     deadline = clock.monotonic() + seconds
-    for name, value in reset(session.value(_NAMES)):
-        _alter(session, name, value)
+    settings = reset(_files(session).get("synchronous_standby_names", ""))
+    _alter(session, "default_transaction_read_only", None)
     session.rows("SELECT pg_reload_conf()")
     try:
         _until(lambda: not session.value(_READ_ONLY), clock, deadline, "")
@@ -85,6 +93,10 @@ def down(session: Session, clock: Clock, seconds: float, where: str) -> None:
             where=where,
             next="take it out there and reload, or it will never take writes",
         ) from None
+    for name, value in settings[:-1]:
+        _alter(session, name, value)
+    session.rows("SELECT pg_reload_conf()")
+    _until(lambda: not _MARKED.match(session.row(_NAMES)[0]), clock, deadline, "the setting did not take effect")
 
 
 def run_device(argv: Sequence[str], seconds: float, where: str) -> None:
@@ -117,6 +129,20 @@ def left(session: Session) -> bool:
     return bool(session.value(_READ_ONLY)) or bool(_MARKED.match(session.value(_NAMES)))
 
 
+def half(session: Session) -> str:
+    """What was left of a fence on a server that takes writes, and how to lift it; "" where nothing was."""
+    names = _files(session).get("synchronous_standby_names", "")
+    now = bool(_MARKED.match(session.value(_NAMES)))
+    if not now and not _MARKED.match(names):
+        return ""
+    by_hand = "; ".join(
+        f"ALTER SYSTEM SET {name} = {_quoted(value)}" if value else f"ALTER SYSTEM RESET {name}"
+        for name, value in reversed(reset(names))
+    )
+    does = "it acknowledges no commits" if now else "the next reload of its settings, by whomever, stops its writes"
+    return f"a fence was left half done, and {does}; resume, or lift it: {by_hand}; SELECT pg_reload_conf()"
+
+
 def reset(names: str) -> list[tuple[str, str | None]]:
     """The settings that lift a fence, given the present `synchronous_standby_names`; None resets."""
     settings: list[tuple[str, str | None]] = [("default_transaction_read_only", None)]
@@ -132,6 +158,15 @@ def _alter(session: Session, name: str, value: str | None) -> None:
         session.run(sql.SQL("ALTER SYSTEM RESET {}").format(setting))
     else:
         session.run(sql.SQL("ALTER SYSTEM SET {} = {}").format(setting, sql.Literal(value)))
+
+
+def _files(session: Session) -> dict[str, str]:
+    """What the server's files say of the fence's settings, whether or not that is in force yet."""
+    return dict(session.rows(_FILES))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _flush(session: Session) -> str:

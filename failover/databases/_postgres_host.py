@@ -14,10 +14,15 @@ from dataclasses import dataclass
 
 from failover.errors import Failed
 from failover.secret import redact
+from failover.units import duration
 
 ON = ("in production", "shutting down", "shut down", "in crash recovery")
 """What pg_controldata says of a cluster that last ran, or was last stopped, as a primary."""
 
+CLEAN = ("shut down", "shut down in recovery")
+"""What it says of a data directory that nothing has changed since its server was stopped properly."""
+BAR = "0-half-rewound-by-failover;run-it-again"
+"""Stands in PG_VERSION while a data directory is rewound: PostgreSQL will not start in it, and says these words."""
 _KNOW = r"""
 server() {
   LC_ALL=C "$bin/pg_ctl" status -D "$data" >/dev/null 2>&1; code=$?
@@ -26,6 +31,7 @@ server() {
   if test $code -eq 0 && grep -q "^State:[[:space:]]*Z" "/proc/$pid/status" 2>/dev/null; then code=3; fi
   return $code
 }
+durable() { sync "$@" 2>/dev/null || sync; }
 left() {
   for cwd in $(find /proc -maxdepth 2 -name cwd -lname "$(readlink -f "$data")" 2>/dev/null); do
     case $(cat "${cwd%cwd}comm" 2>/dev/null) in postgres|postmaster) echo "failover left: ${cwd%/cwd}" ;; esac
@@ -35,6 +41,7 @@ left() {
 _LOOK = """
 server; echo "failover status: $?"
 test -e "$data/standby.signal" && echo "failover standby: yes"
+grep -q "^__BAR__$" "$data/PG_VERSION" 2>/dev/null && echo "failover barred: yes"
 left
 LC_ALL=C "$bin/pg_controldata" -D "$data"
 """
@@ -59,11 +66,13 @@ class Look:
     timeline: int
     end: str = ""
     problem: str = ""
+    barred: bool = False
+    """Its server cannot be started at all, because its rewind is not complete."""
 
     @property
     def fenced(self) -> bool:
-        """A primary that is off, and that comes up as a standby whoever starts it."""
-        return not self.running and self.standby and self.state in ON
+        """A primary that is off, and that comes up as a standby, or not at all, whoever starts it."""
+        return not self.running and (self.barred or (self.standby and self.state in ON))
 
 
 class Host:
@@ -104,14 +113,19 @@ class Host:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            raise Failed(f"its host did not finish within {seconds:g} s", where=self.where) from None
+            raise Failed(
+                f"its host did not finish within {duration(seconds)}",
+                where=self.where,
+                next="see whether that host is overloaded, its disk slow or its network cut, and raise 'within' (or"
+                " 'timeout', where it was only looked at) if it needs longer; then resume, which begins again safely",
+            ) from None
         if check and process.returncode:
             raise Failed(f"its host ended with {process.returncode}: {said(err or out)}", where=self.where)
         return process.returncode, out, err
 
     def look(self, seconds: float) -> Look:
         """Whether the server runs, and what its control file says. Writes nothing."""
-        _, out, err = self.run(_LOOK, seconds, check=False)
+        _, out, err = self.run(_LOOK.replace("__BAR__", BAR), seconds, check=False)
         status = re.search(r"^failover status: (\d+)$", out, re.MULTILINE)
         state = control(out, "Database cluster state")
         if not status or not state:
@@ -126,6 +140,7 @@ class Host:
                 _number(out, "Latest checkpoint's TimeLineID"), _number(out, "Min recovery ending loc's timeline")
             ),
             end=control(out, "Latest checkpoint location"),
+            barred="failover barred: yes" in out,
             problem=f"its server is gone, but {left} of its processes still run" if gone and left else "",
         )
 

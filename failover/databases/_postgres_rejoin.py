@@ -3,6 +3,10 @@
 Each script may be run again after it, or we, were killed at any line. What pg_rewind would destroy and a second try
 needs, the member's own configuration and its own WAL since the fork, is kept beside the data directory until the
 rewind is complete. (PostgreSQL manual, pg_rewind: "How It Works", and 26.2.2)
+
+pg_rewind removes `standby.signal`, which its source has not, and whoever starts the server then has a second primary.
+So PG_VERSION, which pg_rewind neither overwrites nor reads, holds no version from before the rewind until all is in
+place again: no server starts meanwhile, and none needs the permissions that a container's entry point puts right.
 """
 
 import re
@@ -14,11 +18,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from failover.clock import Clock
 from failover.databases import _postgres_fence as fence
-from failover.databases._postgres_host import Host, Look, said
+from failover.databases._postgres_host import BAR, CLEAN, Host, Look, said
 from failover.errors import Failed
 
 _OFF = """
-touch "$data/standby.signal" && { sync "$data/standby.signal" || sync; } || exit
+touch "$data/standby.signal" && durable "$data/standby.signal" "$data" || exit
 server; status=$?
 if test $status -eq 3; then
   # PostgreSQL takes a process that was not reaped for a living one, and would not start beside it.
@@ -32,6 +36,20 @@ test $status -eq 0 || { "$bin/pg_ctl" status -D "$data"; exit $status; }
 "$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- ||
   "$bin/pg_ctl" stop -D "$data" -m immediate -w -t __SECONDS__ 9>&-
 """
+_BAR = """
+version="$data/PG_VERSION"
+bar() {
+  cp -p "$version" "$version.failover" && echo '__BAR__' >"$version.failover" && durable "$version.failover" &&
+    mv "$version.failover" "$version" && durable "$data"
+}
+unbar() {
+  touch "$data/standby.signal" && durable "$data/standby.signal" "$data" || return
+  grep -q '^__BAR__$' "$version" || return 0
+  for file in "$data"/base/*/PG_VERSION; do test ! -s "$file" || break; done
+  cp -p "$file" "$version.failover" && durable "$version.failover" &&
+    mv "$version.failover" "$version" && durable "$data"
+}
+"""
 _REWIND = """
 keep="$data.failover"
 rewind() {
@@ -44,6 +62,7 @@ control() { LC_ALL=C "$bin/pg_controldata" -D "$data" | sed -n "s/^$1: *//p"; }
 case $(control "Database cluster state") in
   "shut down"|"shut down in recovery") ;;
   *)
+    unbar || exit
     "$bin/pg_ctl" start -D "$data" -w -t __SECONDS__ -l "$data/startup.log" -o "$mute" 9>&- &&
       "$bin/pg_ctl" stop -D "$data" -m fast -w -t __SECONDS__ 9>&- || { tail -n 3 "$data/startup.log"; exit 70; } ;;
 esac
@@ -63,19 +82,22 @@ else
       name=${file##*/}; after=${name#????????}
       if test "$after" = "$first" || test "$after" \\> "$first"; then cp -p "$file" "$keep/wal/" || exit; fi
     done
-    sync
   fi
+  find "$keep" -exec sync {} + 2>/dev/null || sync
   : >"$keep/ready"
 fi
+bar || exit
+# Whoever was faster than the bar is at work in it now, and there for all to see.
+server; test $? -eq 3 && test -z "$(left)" || { echo "somebody has started its server meanwhile"; unbar; exit 72; }
 rewind || exit 71
-: >"$data/standby.signal"
+touch "$data/standby.signal" && durable "$data/standby.signal" "$data"
 """
 _SETTINGS = """
 keep="$data.failover"
 for file in "$keep"/conf/*; do
   test ! -e "$file" || { cp -p "$file" "$data/failover.tmp" && mv "$data/failover.tmp" "$data/${file##*/}"; } || exit
 done
-: >"$data/standby.signal"
+touch "$data/standby.signal" || exit
 "$bin/postgres" -D "$data" -C primary_conninfo 2>/dev/null || true
 echo __END__
 test ! -e "$data/postgresql.auto.conf" || cat "$data/postgresql.auto.conf"
@@ -83,7 +105,8 @@ test ! -e "$data/postgresql.auto.conf" || cat "$data/postgresql.auto.conf"
 _START = """
 printf %s __TEXT__ >"$data/postgresql.auto.conf.failover" || exit
 chmod 600 "$data/postgresql.auto.conf.failover"
-mv "$data/postgresql.auto.conf.failover" "$data/postgresql.auto.conf" && rm -rf "$data.failover" && sync || exit
+mv "$data/postgresql.auto.conf.failover" "$data/postgresql.auto.conf" && touch "$data/standby.signal" || exit
+durable "$data"/*.conf "$data/standby.signal" "$data" && rm -rf "$data.failover" && unbar || exit
 "$bin/pg_ctl" start -D "$data" -w -t __SECONDS__ -l "$data/startup.log" 9>&- ||
   { tail -n 4 "$data/startup.log" >&2; exit 1; }
 """
@@ -128,6 +151,12 @@ def rejoin(host: Host, source: Source, clock: Clock, seconds: float) -> None:
         )
     if look.timeline < source.timeline:
         _rewind(host, source, left())
+    elif look.barred and look.state in CLEAN:
+        raise Failed(
+            f"its rewind to another server's history was cut off, and {source.region} does not have that history",
+            where=host.where,
+            next=_rebuild(host, source),
+        )
     _, out, _ = host.run(_fill(_SETTINGS, 1).replace("__END__", shlex.quote(_END)), left(), lock=True)
     present, _, settings = out.partition(_END + "\n")
     text = rejoined(settings, conninfo(present.strip() or source.conninfo, source.options))
@@ -164,13 +193,17 @@ def _rewind(host: Host, source: Source, seconds: float) -> None:
         raise Failed(
             f"it could not be rewound to {source.region}'s history: {said(out + err)}",
             where=host.where,
-            next="resume once that is mended; where WAL is missing, rebuild it: empty its data directory, then"
-            f" pg_basebackup -R -X stream -h {source.options['host']} -p {source.options['port']} -D {host.data}",
+            next=f"resume once that is mended; where WAL is missing, {_rebuild(host, source)}",
         )
 
 
+def _rebuild(host: Host, source: Source) -> str:
+    where = f"-h {source.options['host']} -p {source.options['port']} -U {source.options['user']}"
+    return f"rebuild it: empty its data directory, then pg_basebackup -R -X stream {where} -D {host.data}"
+
+
 def _fill(script: str, seconds: float) -> str:
-    return script.replace("__SECONDS__", str(max(1, int(seconds))))
+    return (_BAR + script).replace("__BAR__", BAR).replace("__SECONDS__", str(max(1, int(seconds))))
 
 
 def _quoted(value: str) -> str:

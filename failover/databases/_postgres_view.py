@@ -54,10 +54,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A member that did not answer, why, and what its host says where it can be asked."""
+    """A member that told us nothing, why, and what its host says where it can be asked."""
 
     why: str
     look: Look | None = None
+    answers: bool = False
+    """It is there and says no, for a reason that is ours: it is not dead."""
+    asked: bool = True
+    """False where a mistake of ours kept us from asking at all; that says nothing of the member."""
 
 
 def ask(session: Session) -> Seen:
@@ -126,8 +130,11 @@ def member(seen: Seen, newest: Seen | None, parted: int | None) -> Member:
 def silent(answer: Silent, proven: str) -> Member:
     """What a server that did not answer is; `proven` says how it was shown to be off, if it was."""
     look = answer.look
+    if answer.answers:
+        return Member(Role.UNKNOWN, detail=f"it answers: {answer.why}")
     if look and look.fenced:
-        return Member(Role.FENCED, detail="does not run, and would start as a standby")
+        able = "cannot be started before its rewind is complete" if look.barred else "would start as a standby"
+        return Member(Role.FENCED, detail=f"does not run, and {able}")
     if look and not look.running:
         return Member(Role.STOPPED, detail=f"does not run; its cluster state is '{look.state}'")
     if proven:

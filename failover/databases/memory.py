@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from failover.clock import Clock
-from failover.errors import Conflict, Failed, Refused
+from failover.errors import Conflict, Failed, Refused, did_you_mean
 from failover.ports import Mistake
 from failover.schema import Model
 from failover.verdict import Verdict, failed, passed, unknown
@@ -116,7 +116,7 @@ class MemoryDatabase:
     def mistakes(cls, config: Any, regions: Sequence[str]) -> Iterable[Mistake]:
         for index, region in enumerate(config.regions):
             if region not in regions:
-                yield ("regions", index), f"region '{region}' is not declared"
+                yield ("regions", index), f"region '{region}' is not declared{did_you_mean(region, regions)}"
         if len(config.regions) < 2:
             yield ("regions",), "at least two members are needed: one to leave and one to promote"
 

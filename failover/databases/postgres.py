@@ -13,11 +13,12 @@ from pydantic import Field
 
 from failover.clock import Clock
 from failover.databases import _postgres_fence as fence
+from failover.databases import _postgres_hail as hail
 from failover.databases import _postgres_rejoin as hands
 from failover.databases._postgres_estate import Estate
 from failover.databases._postgres_link import Session, why
 from failover.databases._postgres_view import Seen, lsn
-from failover.errors import Conflict, Failed, Indeterminate, Refused
+from failover.errors import Conflict, Failed, Indeterminate, Refused, did_you_mean
 from failover.ports import Mistake
 from failover.schema import Model
 from failover.secret import Secret
@@ -73,7 +74,7 @@ class Postgres:
     def mistakes(cls, config: PostgresConfig, regions: Sequence[str]) -> Iterable[Mistake]:
         for region, member in config.members.items():
             if region not in regions:
-                yield ("members", region), f"region '{region}' is not declared"
+                yield ("members", region), f"region '{region}' is not declared{did_you_mean(region, regions)}"
             if len({bool(member.data), bool(member.bin), member.via is not None}) > 1:
                 yield (
                     ("members", region),
@@ -163,7 +164,8 @@ class Postgres:
     def _allow_writes(self, change: MemberChange) -> str:
         answers = self._estate.observe(seconds=self._patience)
         found = self._estate.members(answers, full=False)
-        self._compare(change, found)
+        if found[change.region].role is not Role.PRIMARY or not self._half_fenced(change.region):
+            self._compare(change, found)
         self._only_primary(change, found)
         mine = answers[change.region]
         if not isinstance(mine, Seen):
@@ -186,8 +188,14 @@ class Postgres:
             fence.down(session, self.clock, self.config.timeout, change.resource)
         return f"{change.region} takes writes again"
 
+    def _half_fenced(self, region: str) -> bool:
+        with self._estate.links[region].session() as session:
+            return bool(fence.half(session))
+
     def _prove_off(self, change: MemberChange) -> str:
-        self._compare(change, self._estate.members(self._estate.observe(), full=False))
+        answers = self._estate.observe()
+        self._compare(change, self._estate.members(answers, full=False))
+        hail.not_our_mistake(answers[change.region], change.resource)
         declared, host = self.config.members[change.region].fence, self._estate.hosts.get(change.region)
         if declared:
             fence.run_device(declared, self.config.within, change.resource)

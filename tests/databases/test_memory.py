@@ -106,7 +106,7 @@ def test_a_paused_replica_falls_behind_and_does_not_catch_up() -> None:
 
 def test_a_config_names_declared_regions_and_two_at_least() -> None:
     assert list(MemoryDatabase.mistakes(MemoryConfig(regions=("east", "nowhere")), REGIONS)) == [
-        (("regions", 1), "region 'nowhere' is not declared")
+        (("regions", 1), "region 'nowhere' is not declared; known: east, west")
     ]
     assert list(MemoryDatabase.mistakes(MemoryConfig(regions=("east",)), REGIONS)) == [
         (("regions",), "at least two members are needed: one to leave and one to promote")
