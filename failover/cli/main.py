@@ -7,7 +7,10 @@ from typing import Any
 import typer
 
 from failover.cli import act, lab, see
-from failover.errors import FailoverError
+from failover.errors import Failed, FailoverError, Interrupted, Usage
+
+_CALLED_WRONGLY: Any = typer.BadParameter.__base__
+"""What typer raises for a word or an option that it does not know; it gives it no public name."""
 
 app = typer.Typer(
     name="failover",
@@ -62,14 +65,33 @@ def run(arguments: list[str]) -> int:
     from failover.cli import output
 
     as_json = "--json" in arguments[: arguments.index("--")] if "--" in arguments else "--json" in arguments
+    output.encodable()
     try:
+        if as_json:
+            return _json(arguments)
         app(arguments, prog_name="failover")
     except FailoverError as error:
         output.failure(error, as_json=as_json)
         return error.exit_code
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
+    except Exception as error:  # noqa: BLE001 - the last floor: whatever it is, a person or a program gets it whole
+        output.failure(output.defect(error), as_json=as_json)
+        return Failed.exit_code
     return 0
+
+
+def _json(arguments: list[str]) -> int:
+    """As `app` on its own, but a command called wrongly is one JSON document too."""
+    try:
+        code = app(arguments, prog_name="failover", standalone_mode=False)
+    except _CALLED_WRONGLY as error:
+        raise Usage(error.format_message(), next="failover --help") from None
+    except typer.Abort:
+        raise Interrupted(
+            "stopped by hand", next="nothing was changed; failover status says whether a run is open"
+        ) from None
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def status(
         if not watch:
             output.out(lines)
             return
-        output.out(["\x1b[2J\x1b[H" + lines[0], *lines[1:]])
+        if not output.out(["\x1b[2J\x1b[H" + lines[0], *lines[1:]]):
+            return
         SYSTEM.sleep(2.0)
 
 

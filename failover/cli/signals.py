@@ -15,7 +15,7 @@ _asking = threading.Event()
 
 
 def answer() -> str:
-    """A line that a person types. Raises Interrupted where a signal comes instead: nobody waits for an answer then."""
+    """A line that a person types. Raises Interrupted where a signal comes instead: then nobody waits for one."""
     if threading.current_thread() is not threading.main_thread():
         return sys.stdin.readline()
     _asking.set()

@@ -14,17 +14,27 @@ from failover.errors import Failed
 from failover.secret import redact
 
 _KEPT_LINES = 20
+_LAST_WORDS = 1.0
+"""Seconds in which the output of a command that has ended may still be read."""
 
 
 def owner() -> dict[str, Any]:
     """This process, so that another machine or a later process can tell whether it is still there."""
     return {
-        "by": os.environ.get("SUDO_USER") or getpass.getuser(),
+        "by": os.environ.get("SUDO_USER") or _user(),
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
         "born": _born(os.getpid()),
     }
+
+
+def _user() -> str:
+    """The name of this user; its number where a container gave it none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def alive(process: Mapping[str, Any]) -> bool | None:
@@ -95,19 +105,27 @@ def run_command(
         except ProcessLookupError:
             return
 
-    with process:
-        timer = threading.Timer(timeout, kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            spawned(process.pid)
-            for raw in process.stdout or ():
+    def read() -> None:
+        nonlocal kept
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        with process.stdout as output:
+            for raw in output:
                 text = redact(raw.rstrip("\n"))
                 line(text)
                 kept = [*kept[1 - _KEPT_LINES :], text]
-            code = process.wait()
-        finally:
-            timer.cancel()
+
+    timer = threading.Timer(timeout, kill)
+    timer.daemon = True
+    timer.start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        spawned(process.pid)
+    finally:
+        code = process.wait()
+        timer.cancel()
+    # What it left running in the background may keep its output open for ever; that is not waited for.
+    reader.join(_LAST_WORDS)
     if late.is_set():
         raise Failed(
             f"{argv[0]} did not end within {timeout:g} s and was killed",

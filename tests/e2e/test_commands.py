@@ -1,13 +1,14 @@
 """Every command on an estate in memory: what it says, its exit code, and its one JSON document."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.in_memory import Estate
-from tests.e2e.product import failover
+from tests.e2e.in_memory import TOPOLOGY, Estate
+from tests.e2e.product import FAILOVER, ROOT, environment, failover
 
 LOOKING = ("status", "check", "plan", "runs", "show", "validate", "schema", "providers")
 ACTING = ("run", "resume", "abort", "undo", "drain", "restore", "promote", "drill", "release", "lab")
@@ -237,3 +238,39 @@ def test_a_topology_that_is_not_there(tmp_path: Path) -> None:
     assert "there is no failover.yaml in this directory" in done.err
     assert "failover lab up" in done.err
     assert failover(None, "status", "--json", code=2, cwd=tmp_path).json["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize("words", [("plan", "drain", "--bogus"), ("run",), ("nonsense",), ("lab", "up", "--nope")])
+def test_a_program_that_calls_it_wrongly_gets_a_document_too(estate: Estate, words: tuple[str, ...]) -> None:
+    error = estate.json(*words, code=2)["error"]
+    assert (error["exit_code"], error["next"]) == (2, "failover --help")
+
+
+def test_a_defect_is_an_error_like_any_other(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("failover.registry.open_estate", broken)
+    error = estate.json("status", code=1)["error"]
+    assert error["what"] == "a defect of failover itself: ZeroDivisionError: division by zero"
+    assert "options.py:" in error["where"]
+    assert "failover status" in error["next"]
+
+
+def test_a_terminal_without_our_letters_is_told_everything(tmp_path: Path) -> None:
+    topology = tmp_path / "failover.yaml"
+    topology.write_text(TOPOLOGY.format(name="ascii", place=tmp_path))
+    done = failover(topology, "plan", "drain", "-i", "region=east", PYTHONIOENCODING="ascii")
+    assert "east 50 ? 25 ? 0 %" in done.out
+
+
+def test_a_watch_that_nobody_watches_ends(tmp_path: Path) -> None:
+    topology = tmp_path / "failover.yaml"
+    topology.write_text(TOPOLOGY.format(name="watch", place=tmp_path))
+    watch = subprocess.Popen(
+        [*FAILOVER, "status", "--watch"], stdout=subprocess.PIPE, env=environment(topology), cwd=ROOT
+    )
+    assert watch.stdout is not None
+    assert b"region" in watch.stdout.readline()
+    watch.stdout.close()
+    assert watch.wait(30) == 0

@@ -1,7 +1,12 @@
 """Holes that a review from outside found, each shown to be closed."""
 
+import getpass
+import os
+import time
+
 import pytest
 
+from failover.engine.process import owner, run_command
 from failover.errors import Refused
 from failover.world import Role
 from tests import worlds
@@ -18,3 +23,19 @@ def test_whoever_approved_a_switchover_has_not_approved_a_failover() -> None:
         session.go(planned, accepted)
     assert refused.value.guard == "plan-changed"
     assert worlds.copy_of(made, "orders", "west").role is Role.REPLICA
+
+
+def test_a_command_that_leaves_something_running_has_ended_all_the_same() -> None:
+    began = time.monotonic()
+    argv = ("bash", "-c", "setsid sleep 20 & echo deployed")
+    assert run_command(argv, {}, 15, lambda _: None, lambda _: None) == (0, ["deployed"])
+    assert time.monotonic() - began < 10
+
+
+def test_a_user_without_a_name_can_run_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert owner()["by"] == f"user {os.getuid()}"
