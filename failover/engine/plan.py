@@ -38,6 +38,8 @@ class Plan:
     steps: list[PlannedStep] = field(default_factory=list)
     judgements: list[tuple[str, Judgement]] = field(default_factory=list)
     accepted: frozenset[str] = frozenset()
+    topology: str = ""
+    """The text of the topology: the same names may stand for other machines in another file."""
     refusal: FailoverError | None = None
     before: World = field(default_factory=World)
     after: World = field(default_factory=World)
@@ -55,9 +57,10 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Names exactly this row of changes, checks and commands; reasons and lag do not enter it."""
+        """Names exactly this row of changes, checks and commands, on this topology, with these guards waived; the
+        reasons and the lag do not enter it."""
         shape = [[planned.step.id, [describe(action) for action in planned.actions]] for planned in self.steps]
-        return _digest([self.runbook.name, shape])
+        return _digest([self.runbook.name, shape, sorted(self.accepted), self.topology])
 
     def fingerprint(self, versions: Mapping[str, str]) -> str:
         """The shape of the path alone: resources, order, stages, gates, and each provider's path version."""
@@ -72,17 +75,17 @@ def describe(action: Action) -> dict[str, Any]:
             return {"changes": [{k: v for k, v in encode(item).items() if k != "reason"} for item in items]}
         case Look(checks=checks, about=about):
             return {"look": [str(check) for check in checks], "about": about}
-        case Settle(wanted=wanted):
-            return {"settle": {route: dict(state.weights) for route, state in wanted.items()}}
-        case CatchUp(database=database, source=source, target=target):
-            return {"catch_up": database, "source": source, "target": target}
+        case Settle(wanted=wanted, wait_out=wait_out):
+            return {"settle": {route: dict(state.weights) for route, state in wanted.items()}, "wait_out": wait_out}
+        case CatchUp(database=database, source=source, target=target, within=within):
+            return {"catch_up": database, "source": source, "target": target, "within": within}
         case Follow(database=database, region=region):
             return {"follow": database, "region": region}
         case Pause(seconds=seconds, why=why):
             return {"pause": seconds, "why": why}
-        case Run(argv=argv, env=env):
+        case Run(argv=argv, env=env, timeout=timeout, repeatable=repeatable):
             named = {name: value.source if isinstance(value, Secret) else value for name, value in env.items()}
-            return {"command": list(argv), "env": named}
+            return {"command": list(argv), "env": named, "timeout": timeout, "repeatable": repeatable}
         case Ask(message=message):
             return {"approve": message}
         case Tell(notifier=notifier, message=message):

@@ -27,7 +27,7 @@ def plan(
     A refusal or a failure that can be foreseen ends the plan and stands in its `refusal`. Steps in `skip` are done;
     `fenced` are the members that the run has fenced, and whether as planned.
     """
-    made = Plan(runbook, accepted=accepted)
+    made = Plan(runbook, accepted=accepted, topology=estate.topology.document.text)
     projected = Projected(estate, made, fenced)
     for step in runbook.steps:
         if step.id in skip:
