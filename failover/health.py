@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from failover.topology import Service, Topology
 from failover.verdict import Outcome, Verdict, passed, unknown, worst
-from failover.world import CheckId, World
+from failover.weights import drained
+from failover.world import CheckId, RouteState, World
 
 
 def check_ids(topology: Topology, services: Iterable[str], regions: Iterable[str]) -> tuple[CheckId, ...]:
@@ -53,6 +54,18 @@ def region_health(service: Service, region: str, world: World) -> Verdict:
         return unknown(*explained, f"and no other check of {service.name} says anything")
     verdict = worst(counted)
     return passed(*verdict.evidence, *explained) if verdict.passed else verdict
+
+
+def out_of_service(topology: Topology, services: Iterable[str], world: World) -> set[str]:
+    """The regions that are seen to be drained on every route of `services` that has them: nobody there is served."""
+    out: set[str] = set()
+    serving: set[str] = set()
+    for route in (route for name in services for route in topology.services[name].routes):
+        now = world.routes.get(route.id)
+        gone = drained(route.weights, now.weights) if isinstance(now, RouteState) else set()
+        out |= gone
+        serving |= set(route.weights) - gone
+    return out - serving
 
 
 def regions_health(topology: Topology, services: Iterable[str], regions: Iterable[str], world: World) -> Verdict:

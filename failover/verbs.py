@@ -49,7 +49,7 @@ def _names(field: str, kind: str, names: tuple[str, ...], words: tuple[str, ...]
 class Check(Spec):
     """Run the checks of services in regions; fail unless all pass, within `within` at the latest."""
 
-    regions: Names = Field(ALL, description="where; `survivors` are all but the region `of`")
+    regions: Names = Field(ALL, description="where; `survivors` are all with traffic but the region `of`")
     of: str = Field("", description="the region that `survivors` leaves out")
     services: Names = Field(ALL, description="whose checks")
     within: Duration = Field(0.0, description="how long to wait for them to pass")

@@ -12,6 +12,11 @@ def active(normal: Mapping[str, int], current: Mapping[str, int]) -> set[str]:
     return {region for region in normal if current.get(region, 0) > 0 or normal[region] == 0}
 
 
+def drained(normal: Mapping[str, int], current: Mapping[str, int]) -> set[str]:
+    """The regions that have traffic in normal times and none now."""
+    return set(normal) - active(normal, current)
+
+
 def shared(normal: Mapping[str, int], regions: Collection[str]) -> dict[str, int]:
     """The whole of the normal weight, shared among `regions` as their normal weights stand to each other.
 

@@ -2,7 +2,7 @@
 
 from failover import verbs
 from failover.errors import Failed
-from failover.health import check_ids, databases_of, regions_health
+from failover.health import check_ids, databases_of, out_of_service, regions_health
 from failover.steps.actions import Ask, Context, Look, Note, Pause, Run, Scope, Steps, Tell
 from failover.world import World
 
@@ -12,13 +12,22 @@ _EVERY = 1.0
 
 def check_scope(context: Context, spec: verbs.Check) -> Scope:
     """The databases that the checks need; the checks themselves are looked at by the step."""
-    checks = check_ids(context.topology, _services(context, spec), _regions(context, spec))
-    return Scope(databases=databases_of(context.topology, checks))
+    services = _services(context, spec)
+    checks = check_ids(context.topology, services, _regions(context, spec))
+    routes = (route.id for name in services for route in context.topology.services[name].routes)
+    return Scope(tuple(routes) if spec.regions == verbs.SURVIVORS else (), databases_of(context.topology, checks))
 
 
-def check(context: Context, spec: verbs.Check, world: World) -> Steps:  # noqa: ARG001 - every step is called alike
-    """Look until all checks pass, for `within` at most. Unknown is not a pass."""
+def check(context: Context, spec: verbs.Check, world: World) -> Steps:
+    """Look until all checks pass, for `within` at most. Unknown is not a pass, and who is drained is no survivor."""
     services, regions = _services(context, spec), _regions(context, spec)
+    if spec.regions == verbs.SURVIVORS:
+        out = out_of_service(context.topology, services, world)
+        serving = tuple(region for region in regions if region not in out)
+        if serving and serving != regions:
+            away = ", ".join(region for region in regions if region in out)
+            yield Note(f"{away} takes no traffic now, and is not counted on")
+            regions = serving
     ids = check_ids(context.topology, services, regions)
     about = ", ".join(regions)
     present = [context.topology.services[name] for name in services if _takes_part(context, name, regions)]

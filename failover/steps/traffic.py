@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 
 from failover import verbs
 from failover.errors import Failed
-from failover.health import check_ids, databases_of, regions_health
+from failover.health import check_ids, databases_of, out_of_service, regions_health
 from failover.steps.actions import Action, Changes, Context, Look, Pause, Scope, Seen, Settle, Steps
 from failover.topology import Route
 from failover.verdict import Verdict
@@ -28,7 +28,8 @@ def drain(context: Context, spec: verbs.Drain, world: World) -> Steps:
     staged_pace = spec.pace == "staged"
     if staged_pace:
         world = yield from _lower_ttl(context, routes, world)
-    survivors = _others(routes, spec.region)
+    out = out_of_service(context.topology, _services(context, spec.services), world)
+    survivors = tuple(name for name in _others(routes, spec.region) if name not in out)
     stages = {route.id: _stages(context, spec, route) for route in routes}
     for percent in sorted({stage for each in stages.values() for stage in each}, reverse=True):
         moved = [route for route in routes if percent in stages[route.id]]
