@@ -272,12 +272,22 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
 
 def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "", as_json: Json = False) -> None:
     """End a stopped run where it is: nothing is taken back, its regions are let go of."""
-    from failover.engine.runner import read_record
+    from failover.engine.journal import Altered
+    from failover.engine.runner import let_go, read_record
     from failover.report.status import run_data
     from failover.report.words import count
 
     estate = estate_of(topology)
-    read_record(estate, run_name)
+    try:
+        read_record(estate, run_name)
+    except Altered:
+        freed = let_go(estate, run_name)
+        if as_json:
+            output.document({"run": run_name, "status": "altered", "released": freed})
+        else:
+            said = ", ".join(freed) or "nothing, it held nothing"
+            output.out([f"let go   {run_name}: {said}; its journal was altered and stays as it is"])
+        return
     with _taken_up(estate, run_name) as session:
         session.abort(reason or "aborted by hand")
     if as_json:

@@ -208,7 +208,9 @@ def _ways_back(record: Record) -> list[str]:
     if not record.applied:
         return []
     runbook, region = record.started["runbook"], record.started["inputs"].get("region", "")
-    back = [f"failover run {_BACK[runbook]} -i region={region}"] if runbook in _BACK and region else []
+    services = record.started["inputs"].get("services") or ["all"]
+    only = "" if list(services) == ["all"] else f" -i services={','.join(services)}"
+    back = [f"failover run {_BACK[runbook]} -i region={region}{only}"] if runbook in _BACK and region else []
     return [*(f"         the way back: {command}" for command in back), f"         undo: failover undo {record.id}"]
 
 

@@ -50,8 +50,10 @@ def _status(estate: "Estate") -> list[str]:
 
 
 def _seen(estate: "Estate") -> "tuple[World, dict[str, Mapping[str, Any]], list[Record]]":
+    from failover.engine.journal import Altered
     from failover.engine.locks import Locks
     from failover.engine.record import OPEN
+    from failover.engine.runner import read_record
     from failover.health import check_ids
     from failover.steps.actions import Scope
 
@@ -59,15 +61,30 @@ def _seen(estate: "Estate") -> "tuple[World, dict[str, Mapping[str, Any]], list[
     checks = check_ids(topology, topology.services, topology.regions)
     world = estate.observe(Scope(tuple(topology.routes), tuple(topology.databases), checks))
     records = _records(estate)
-    open_runs = {record.id for record in records if record.status in OPEN}
-    return world, Locks(estate.store, estate.clock, open_runs.__contains__).holders(), records
+    statuses = {record.id: record.status for record in records}
+
+    def is_open(run: str) -> bool:
+        try:
+            return (statuses.get(run) or read_record(estate, run).status) in OPEN
+        except Altered:
+            return True
+
+    return world, Locks(estate.store, estate.clock, is_open).holders(), records
 
 
 def _records(estate: "Estate") -> list["Record"]:
+    from failover.engine.journal import Altered
     from failover.engine.runner import read_record
     from failover.engine.runner import runs as all_runs
+    from failover.report.words import error_lines
 
-    return [read_record(estate, run) for run in all_runs(estate)[-_RECENT:]]
+    records = []
+    for run in all_runs(estate)[-_RECENT:]:
+        try:
+            records.append(read_record(estate, run))
+        except Altered as error:
+            output.err(error_lines(error))
+    return records
 
 
 def plan(

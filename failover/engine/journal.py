@@ -20,6 +20,10 @@ _NAMES = (
 """What is read back to go on with the run: names of the topology and its text, in which no secret may stand."""
 
 
+class Altered(Failed):
+    """A journal that is not as it was written. What its run did cannot be told from it."""
+
+
 class Journal:
     """The stream of one run. Appending is durable on return; secrets are struck out before anything is written.
 
@@ -36,13 +40,14 @@ class Journal:
         self.listeners: list[Callable[[Event], None]] = []
 
     def replay(self) -> Iterator[Event]:
-        """The events so far, each checked against the hash of the one before. Raises Failed where one was altered."""
+        """The events so far, each checked by the hash of the one before. Raises Altered where one does not fit."""
         for line in self._store.read(PREFIX + self.run, self._seq):
             event = _decoded(line)
             if event.get("seq") != self._seq + 1 or event.get("prev") != self._last:
-                raise Failed(
+                raise Altered(
                     f"the journal of run {self.run} was altered at event {self._seq + 1}",
-                    next="do not resume it; look at the world itself, and start anew",
+                    next="do not resume it: look at the world itself; "
+                    f"failover abort {self.run} lets go of its regions; then start anew",
                 )
             self._seq, self._last = event["seq"], _hash(line)
             yield event

@@ -6,7 +6,7 @@ from failover.errors import Usage
 from failover.runbook import Runbook, Step
 from failover.steps.undo import Undo
 from failover.topology import Topology
-from failover.world import MemberChange, Role, RouteChange
+from failover.world import Change, MemberChange, Role, RouteChange
 
 
 def undo_runbook(record: Record, topology: Topology) -> Runbook:
@@ -19,6 +19,7 @@ def undo_runbook(record: Record, topology: Topology) -> Runbook:
     primaries: dict[str, str] = {}
     order: list[str] = []
     for change in record.applied:
+        _still_declared(change, topology)
         if isinstance(change, RouteChange):
             first = spans.get(change.route, change)
             spans[change.route] = RouteChange(change.route, first.before, change.after, change.reason)
@@ -41,6 +42,17 @@ def undo_runbook(record: Record, topology: Topology) -> Runbook:
     if not steps:
         raise Usage(f"run {record.id} changed nothing", next=f"failover show {record.id}")
     return Runbook(f"undo-{record.id}", f"Take back what run {record.id} did.", {}, tuple(steps), {})
+
+
+def _still_declared(change: Change, topology: Topology) -> None:
+    declared, name = (
+        (topology.routes, change.route) if isinstance(change, RouteChange) else (topology.databases, change.database)
+    )
+    if name not in declared:
+        raise Usage(
+            f"the run changed {change.resource}, which {topology.document.name} does not declare any more",
+            next="undo it with the topology that it was run with, by --topology FILE",
+        )
 
 
 def _home(change: MemberChange, topology: Topology) -> str:

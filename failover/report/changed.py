@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from failover.errors import Invalid
 from failover.yaml import Document
 
 
@@ -14,8 +15,12 @@ def differences(started: Mapping[str, Any], topology: Document, library: Any) ->
     name, text = started["topology"]
     lines += _diff(name, text, topology.text)
     for runbook, (file, before) in started["sources"].items():
-        now = Path(file).read_text(encoding="utf-8") if Path(file).is_file() else _bundled(runbook, library)
-        lines += _diff(file, before, now)
+        try:
+            now = Path(file).read_text(encoding="utf-8") if Path(file).is_file() else _bundled(runbook, library)
+        except (OSError, UnicodeDecodeError, Invalid):
+            lines.append(f"{file} cannot be read now")
+        else:
+            lines += _diff(file, before, now)
     return lines
 
 

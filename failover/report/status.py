@@ -8,7 +8,7 @@ from failover.health import region_health, summary
 from failover.report.words import ago, filled, share, table, when
 from failover.topology import Topology
 from failover.units import duration
-from failover.world import Member, Role, Unknown, World
+from failover.world import Change, Member, Role, RouteChange, Unknown, World
 
 
 def status_lines(
@@ -61,9 +61,15 @@ def _member(member: Member | None) -> str:
 
 def _drained(region: str, records: list[Record], now: float) -> str:
     for record in reversed(records):
-        if record.status == "done" and region in record.started["regions"]:
+        if record.status == "done" and any(_left(region, change) for change in record.applied):
             return f"{ago(record.at, now)}  {record.started['purpose']} {record.id}"
     return "never"
+
+
+def _left(region: str, change: Change) -> bool:
+    if not isinstance(change, RouteChange):
+        return False
+    return bool(change.before.weights.get(region)) and not change.after.weights.get(region)
 
 
 def _unseen(topology: Topology, world: World) -> list[str]:

@@ -1,8 +1,10 @@
 """Every command on an estate in memory: what it says, its exit code, and its one JSON document."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,3 +276,55 @@ def test_a_watch_that_nobody_watches_ends(tmp_path: Path) -> None:
     assert b"region" in watch.stdout.readline()
     watch.stdout.close()
     assert watch.wait(30) == 0
+
+
+BOOK = "runbook: book\nsteps:\n  - drain: {region: east}\n  - command: ['false']\n"
+
+
+def stopped(estate: Estate) -> str:
+    """A run that has drained east and then stopped."""
+    (estate.place / "book.yaml").write_text(BOOK)
+    estate("run", "./book.yaml", "--yes", code=6)
+    return estate.last()
+
+
+def test_a_runbook_that_cannot_be_read_any_more_does_not_keep_a_run_from_going_on(estate: Estate) -> None:
+    run = stopped(estate)
+    (estate.place / "book.yaml").write_bytes(b"\xff\xfe")
+    estate("resume", run, "--yes", "--skip", "command-2", "--reason", "not needed")
+    assert "book.yaml cannot be read now" in estate.err
+
+
+def test_an_altered_journal_holds_nobody_up_for_ever(estate: Estate) -> None:
+    run = stopped(estate)
+    with closing(sqlite3.connect(estate.place / "journal.db")) as journal, journal:
+        journal.execute("UPDATE events SET event = event || ' ' WHERE stream = ? AND seq = 3", (f"run/{run}",))
+    assert estate.json("status")["held"]["east"]["run"] == run
+    assert estate.json("runs")["runs"] == []
+    assert f"the journal of run {run} was altered at event 4" in estate.err
+    estate("restore", "east", "--yes", code=1)
+    assert f"failover abort {run} lets go" in estate.err
+    assert estate("abort", run).startswith(f"let go   {run}: east;")
+    estate("restore", "east", "--yes")
+
+
+def test_what_is_not_declared_any_more_cannot_be_undone_and_is_named(estate: Estate) -> None:
+    estate("drain", "east", "--yes")
+    run = estate.last()
+    estate.topology.write_text(estate.topology.read_text().replace("dns", "edge"))
+    estate("undo", run, "--yes", code=2)
+    assert "route web@dns, which" in estate.err
+    assert "--topology FILE" in estate.err
+
+
+def test_only_a_drain_is_a_drain(estate: Estate) -> None:
+    estate("promote", "--to", "west", "--yes")
+    assert "incident" not in estate("status")
+    estate("drain", "east", "--yes")
+    [east, west] = [line for line in estate("status").splitlines() if line.startswith(("east", "west"))]
+    assert "incident" in east
+    assert "never" in west
+
+
+def test_the_way_back_brings_back_what_was_drained_and_no_more(estate: Estate) -> None:
+    assert "-i region=east -i services=web\n" in estate("drain", "east", "--service", "web", "--yes")
