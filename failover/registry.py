@@ -130,7 +130,13 @@ class _Assembly:
     def _store(self, provided: Provided) -> Store | None:
         chosen = self._choose("stores", provided)
         config = self._build(chosen[0].Config, *chosen[1:]) if chosen else None
-        return None if chosen is None or config is None or self.problems else chosen[0](config)
+        if chosen is None or config is None or self.problems:
+            return None
+        path = getattr(config, "path", None)
+        if isinstance(path, Path) and not str(path).startswith("~"):
+            # Two people in two directories have to meet in one journal, or neither sees the other's locks.
+            config = config.model_copy(update={"path": Path(self.topology.document.name).parent / path})
+        return chosen[0](config)  # type: ignore[no-any-return]  # whatever class the entry point names
 
     def _probes(self) -> Iterable[tuple[CheckId, Probe]]:
         for service in self.topology.services.values():

@@ -247,6 +247,8 @@ def resume(
 
 def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Estate", Any]:
     """The estate and the runbook as the run began with them; what has changed in the files since is shown."""
+    from dataclasses import replace
+
     from failover.cli.options import interactive
     from failover.engine.runner import read_record
     from failover.engine.undo import undo_runbook
@@ -258,7 +260,9 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
     record = read_record(current, run_name)
     started = record.started
     name, text = started["topology"]
-    estate = current if text == current.topology.document.text else open_estate(parse(text, name), current.clock)
+    estate = current
+    if text != current.topology.document.text:
+        estate = replace(open_estate(parse(text, name), current.clock), store=current.store)
     changed = differences(started, current.topology.document, FileLibrary())
     if changed:
         output.err([*changed, "", f"run {run_name} goes on with what it was started with."])

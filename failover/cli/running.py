@@ -199,17 +199,18 @@ def _finish(session: Session, manner: Manner) -> None:
         [
             f"done     {what}   run {record.id}   {took}, {count(len(record.applied), 'change')}",
             *[f"         note: {note}" for note in record.notes],
-            *_ways_back(record),
+            *_ways_back(record, session.estate.topology),
         ]
     )
 
 
-def _ways_back(record: Record) -> list[str]:
+def _ways_back(record: Record, topology: Topology) -> list[str]:
     if not record.applied:
         return []
     runbook, region = record.started["runbook"], record.started["inputs"].get("region", "")
-    services = record.started["inputs"].get("services") or ["all"]
-    only = "" if list(services) == ["all"] else f" -i services={','.join(services)}"
+    services = record.started["inputs"].get("services") or ("all",)
+    whole = "all" in services or set(services) == set(topology.services)
+    only = "" if whole else f" -i services={','.join(services)}"
     back = [f"failover run {_BACK[runbook]} -i region={region}{only}"] if runbook in _BACK and region else []
     return [*(f"         the way back: {command}" for command in back), f"         undo: failover undo {record.id}"]
 

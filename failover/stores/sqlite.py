@@ -44,7 +44,8 @@ TROUBLE = {
 
 
 class SqliteConfig(Model):
-    """`path` is a file on a local disk; without one, `failover/journal.db` in the user's state directory.
+    """`path` is a file on a local disk, seen from the topology's directory; without one, `failover/journal.db` in
+    the user's state directory.
 
     `timeout` is how long to wait for another process that is writing.
     """

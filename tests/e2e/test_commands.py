@@ -278,6 +278,7 @@ def test_a_watch_that_nobody_watches_ends(tmp_path: Path) -> None:
     assert watch.wait(30) == 0
 
 
+CHECKS = "{up: {memory: {}}}"
 BOOK = "runbook: book\nsteps:\n  - drain: {region: east}\n  - command: ['false']\n"
 
 
@@ -327,4 +328,31 @@ def test_only_a_drain_is_a_drain(estate: Estate) -> None:
 
 
 def test_the_way_back_brings_back_what_was_drained_and_no_more(estate: Estate) -> None:
+    assert "run restore -i region=east\n" in estate("drain", "east", "--yes")
+    estate("restore", "east", "--yes")
+    text = estate.topology.read_text()
+    estate.topology.write_text(text.replace("services:", f"services:\n  api: {{checks: {CHECKS}}}"))
     assert "-i region=east -i services=web\n" in estate("drain", "east", "--service", "web", "--yes")
+
+
+def test_people_in_two_directories_meet_in_one_journal(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estate.topology.write_text(estate.topology.read_text().replace(f"path: {tmp_path}/", "path: "))
+    run = stopped(estate)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    estate("drain", "east", "--yes", code=5)
+    assert f"region east is held by run {run}" in estate.err
+
+
+def test_a_run_goes_on_in_the_journal_that_it_was_found_in(estate: Estate) -> None:
+    run = stopped(estate)
+    text = estate.topology.read_text()
+    with closing(sqlite3.connect("journal.db")) as old, closing(sqlite3.connect("moved.db")) as new:
+        old.backup(new)
+    estate.topology.write_text(text.replace("/journal.db", "/moved.db"))
+    estate("resume", run, "--yes", "--skip", "command-2", "--reason", "not needed")
+    assert estate.json("runs")["runs"][-1]["status"] == "done"
+    estate.topology.write_text(text)
+    assert estate.json("runs")["runs"][-1]["status"] == "stopped"
