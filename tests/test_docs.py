@@ -1,6 +1,10 @@
 """The pages say what is so."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,18 @@ def test_every_guard_is_explained() -> None:
 def test_every_provider_is_documented() -> None:
     text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
     assert [name for kind in KINDS for name in found(kind) if f"`{name}`" not in text] == []
+
+
+def test_the_readme_shows_the_plan_that_is_printed_today(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/first-look/failover.yaml", tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.findall(r"^```\n\$ (failover .*)\n((?:.|\n)*?)```$", readme, re.MULTILINE)[0]
+    ran = subprocess.run(
+        [Path(sys.executable).with_name("failover"), *command.split()[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )
+    assert ran.stdout == shown

@@ -146,8 +146,9 @@ class Estate:
         member = self._config.members[region]
         if not hail.named(member.host, member.port):
             return Silent(reason, asked=False)
-        options = {"user": self._config.user, "dbname": self._config.database}
-        return Silent(reason, answers=hail.answers({**options, "host": member.host, "port": member.port}, seconds))
+        there = {"host": member.host, "port": member.port}
+        options = {**there, "user": self._config.user, "dbname": self._config.database}
+        return Silent(reason, answers=hail.answers(options, seconds, self._clock))
 
     def _half_fenced(self, region: str) -> str:
         try:

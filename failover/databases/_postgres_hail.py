@@ -2,11 +2,12 @@
 
 import socket
 import struct
-import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
+from failover.clock import Clock
 from failover.databases._postgres_view import Seen, Silent
 from failover.errors import Refused
 
@@ -21,19 +22,19 @@ def refuses(error: psycopg.Error) -> bool:
     return bool(error.sqlstate) and not str(error.sqlstate).startswith(_OUT_OF_ORDER)
 
 
-def answers(options: dict[str, Any], seconds: float) -> bool:
+def answers(options: dict[str, Any], seconds: float, clock: Clock) -> bool:
     """Whether a server is there that would let somebody in, or has a reason of ours not to. Logs nobody in.
 
     libpq does not give the SQLSTATE of a failed log-in, and its words depend on the server's language. So the first
     message of the protocol is sent once more, in the clear and with no secret in it; the kind of the reply counts.
     """
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     names = {"user": options["user"], "database": options["dbname"], "application_name": "failover"}
     text = b"".join(part.encode() + b"\0" for name in names.items() for part in name) + b"\0"
     try:
         with _connect(str(options["host"]), options["port"], seconds) as wire:
             wire.sendall(struct.pack("!II", 8 + len(text), _PROTOCOL) + text)
-            reply = _reply(wire, deadline)
+            reply = _reply(wire, lambda: max(0.01, deadline - clock.monotonic()))
     except (OSError, EOFError):
         return False
     if reply[:1] == b"R":
@@ -73,11 +74,11 @@ def named(host: str, port: int) -> bool:
     return True
 
 
-def _reply(wire: socket.socket, deadline: float) -> bytes:
+def _reply(wire: socket.socket, left: Callable[[], float]) -> bytes:
     """The first message back, its kind and length included. Raises EOFError where it is none of a log-in."""
     reply, size = b"", 5
     while len(reply) < size:
-        wire.settimeout(max(0.01, deadline - time.monotonic()))
+        wire.settimeout(left())
         more = wire.recv(size - len(reply))
         if not more:
             raise EOFError
