@@ -6,6 +6,7 @@ set -eu
 # command:package
 PARTS="
 named:bind9
+tmux:tmux
 setpriv:util-linux
 "
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

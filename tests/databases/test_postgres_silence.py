@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from failover.clock import SYSTEM
 from failover.databases import _postgres_hail as hail
 from failover.databases.postgres import Postgres
 from failover.errors import Refused
@@ -104,13 +105,13 @@ def refusal(code: str) -> bytes:
 )
 def test_only_a_server_in_order_counts_as_there(reply: bytes, there: bool) -> None:
     with replying(reply) as port:
-        assert hail.answers({"host": HOST, "port": port, "user": "failover", "dbname": "orders"}, 5) is there
+        assert hail.answers({"host": HOST, "port": port, "user": "failover", "dbname": "orders"}, 5, SYSTEM) is there
 
 
 def test_nobody_there_is_silence() -> None:
     options = {"host": HOST, "port": free_port(), "user": "failover", "dbname": "orders"}
-    assert not hail.answers(options, 1)
-    assert not hail.answers({**options, "host": "/nowhere"}, 1)
+    assert not hail.answers(options, 1, SYSTEM)
+    assert not hail.answers({**options, "host": "/nowhere"}, 1, SYSTEM)
 
 
 def test_a_replica_that_has_replayed_nothing_says_why_its_lag_is_not_known(servers: Cluster) -> None:
