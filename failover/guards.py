@@ -66,13 +66,17 @@ def last_region(context: Context, world: World, route: Route, change: RouteChang
         return None
     service = context.topology.services[route.service]
     left = [region for region, weight in change.after.weights.items() if weight > 0]
-    dead = {region: health for region in left if (health := region_health(service, region, world)).outcome == "fail"}
+    health = {region: region_health(service, region, world) for region in left}
     needed = context.topology.objectives.survivors
-    alive = len(left) - len(dead)
+    alive = sum(verdict.passed for verdict in health.values())
     if alive >= needed:
         return passed(f"{alive} of {needed} needed")
-    seen = [f"{region}: {line}" for region, health in dead.items() for line in health.evidence]
-    return failed(f"{route.id} would be left with {alive} healthy regions, and {needed} must stay", *seen)
+    seen = [
+        f"{region}: {line}" for region, verdict in health.items() if not verdict.passed for line in verdict.evidence
+    ]
+    perhaps = sum(verdict.outcome == "unknown" for verdict in health.values())
+    said = f"{route.id} would be left with {alive} regions known to be healthy, and {needed} must stay"
+    return (unknown if alive + perhaps >= needed else failed)(said, *seen)
 
 
 def target_health(context: Context, world: World, route: Route, change: RouteChange) -> Verdict | None:

@@ -83,6 +83,7 @@ REFUSED: dict[str, Case] = {
         health(west=F, north=F),
         move(NORMAL, weights(0, 15, 15)),
     ),
+    "last-region: unknown is not healthy": ("last-region", health(west=U, north=U), move(NORMAL, weights(0, 15, 15))),
     "last-region: the last one with traffic": ("last-region", health(), move(weights(0, 30, 0), weights(0, 0, 0))),
     "target-health: a receiver fails": ("target-health", health(west=F), move(NORMAL, weights(0, 15, 15))),
     "target-health: a receiver is unknown": ("target-health", health(north=U), move(NORMAL, weights(0, 15, 15))),
@@ -124,7 +125,11 @@ FINE: dict[str, Case] = {
     "weights-unsupported off": ("weights-unsupported", health(), move(EVEN, weights(0, 1, 1), "web@edge")),
     "weights-unsupported on": ("weights-unsupported", health(), move(weights(0, 1, 1), EVEN, "web@edge")),
     "last-region: a healthy one stays": ("last-region", health(west=F), move(NORMAL, weights(0, 15, 15))),
-    "last-region: unknown is not dead": ("last-region", health(west=U, north=U), move(NORMAL, weights(0, 15, 15))),
+    "last-region: one that is known to be healthy is enough": (
+        "last-region",
+        health(west=U),
+        move(NORMAL, weights(0, 15, 15)),
+    ),
     "target-health: the one that leaves may fail": (
         "target-health",
         health(east=F),
@@ -349,6 +354,7 @@ routers: {dns: {%s: {}}}
 store: {memory: {}}
 """
 DRAIN = "runbook: r\nsteps: [{id: drain, drain: {region: east}}]\n"
+RAMP = "runbook: r\nsteps: [{id: drain, drain: {region: east, stages: [50, 0]}}]\n"
 AT_ONCE = "runbook: r\nsteps: [{id: drain, drain: {region: east, pace: immediate}}]\n"
 SHIFT = "runbook: r\nsteps: [{id: shift, shift: {weights: {east: 0, west: 0}}}]\n"
 HALF = "runbook: r\nsteps: [{id: shift, shift: {weights: {east: 25}}}]\n"
@@ -382,7 +388,8 @@ def promoted_with_a_rest(made: Estate) -> None:
 
 STOPPED: dict[str, tuple[str, str, str, Break]] = {
     "last-region": ("last-region", TOPOLOGY % ("", "", "memory"), DRAIN, fails("west")),
-    "target-health": ("target-health", TOPOLOGY % ("", "", "memory"), DRAIN, fails("west", U)),
+    "last-region unknown": ("last-region", TOPOLOGY % ("", "", "memory"), AT_ONCE, fails("west", U)),
+    "target-health": ("target-health", TOPOLOGY % ("", "", "memory"), RAMP, fails("west", U)),
     "survivor-capacity": (
         "survivor-capacity",
         TOPOLOGY % ("", "capacity: {east: 50, west: 50}\n    load: 80", "memory"),
@@ -488,10 +495,14 @@ def test_neither_refuses_what_is_fine(text: str, runbook: str, harm: Break) -> N
 def test_what_was_waived_is_in_the_record_with_its_reason() -> None:
     made = worlds.estate(TOPOLOGY % ("", "", "memory"))
     worlds.see(made, "web", "west", U)
-    record = worlds.run(made, worlds.book(made, AT_ONCE), None, "target-health")
-    assert record.accepted == {"target-health": "a test says so"}
-    [judged] = worlds.events(made, kind="guard")
-    assert (judged["guard"], judged["outcome"], judged["accepted"]) == ("target-health", "unknown", True)
+    record = worlds.run(made, worlds.book(made, AT_ONCE), None, "last-region", "target-health")
+    assert record.accepted == dict.fromkeys(("last-region", "target-health"), "a test says so")
+    assert [
+        (judged["guard"], judged["outcome"], judged["accepted"]) for judged in worlds.events(made, kind="guard")
+    ] == [
+        ("last-region", "unknown", True),
+        ("target-health", "unknown", True),
+    ]
 
 
 def test_a_route_that_cannot_be_seen_stops_the_plan_and_the_run() -> None:

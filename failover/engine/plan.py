@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from failover.errors import FailoverError
+from failover.errors import FailoverError, Refused
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
 from failover.secret import Secret
@@ -66,6 +66,31 @@ class Plan:
         """The shape of the path alone: resources, order, stages, gates, and each provider's path version."""
         shape = [[planned.step.verb, [_shape(action) for action in planned.actions]] for planned in self.steps]
         return _digest([shape, dict(sorted(versions.items()))])
+
+
+def no_race(plan: Plan) -> None:
+    """Raise Refused where the last planned step changes what a step beside it changes too: either may come first."""
+    last = plan.steps[-1]
+    earlier = {planned.step.id: planned for planned in plan.steps[:-1]}
+    before, left = set(), list(last.step.after)
+    while left:
+        name = left.pop()
+        if name not in before and name in earlier:
+            before.add(name)
+            left += earlier[name].step.after
+    touched = {_subject(change) for change in last.changes}
+    for name, planned in earlier.items():
+        for subject in touched & {_subject(change) for change in planned.changes} if name not in before else ():
+            raise Refused(
+                "parallel-steps",
+                f"the steps {name} and {last.step.id} both change {subject}, and neither waits for the other",
+                where=f"step {last.step.id}, {last.step.place}",
+                next=f"let one wait: write 'needs: [{name}]' into step {last.step.id}",
+            )
+
+
+def _subject(change: Change) -> str:
+    return change.resource if isinstance(change, RouteChange) else f"database {change.database}"
 
 
 def describe(action: Action) -> dict[str, Any]:

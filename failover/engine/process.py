@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from failover.errors import Failed
-from failover.secret import redact
+from failover.secret import Secret, redact
 
 _KEPT_LINES = 20
 _LAST_WORDS = 1.0
@@ -67,6 +68,20 @@ def _born_elsewhere(pid: int) -> str:
         return ""
     found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607 - where there is no /proc, ps is the only one to ask
     return found.stdout.strip()
+
+
+def reveal(env: Mapping[str, str | Secret]) -> dict[str, str]:
+    """The variables of a command with its secrets read. Raises Failed where one cannot be."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
+
+
+def must_be_there(argv: tuple[str, ...], env: Mapping[str, str]) -> None:
+    """Raise Failed where the program of `argv` is not one that can be started from here."""
+    if shutil.which(argv[0], path=env.get("PATH")) is None:
+        raise Failed(
+            f"{argv[0]} cannot be started: there is no such program here",
+            next="install it, or write its whole path, and plan again; nothing was changed",
+        )
 
 
 def run_command(

@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from failover.engine.estate import Estate
 from failover.engine.loop import drive
-from failover.engine.plan import Plan, PlannedStep
+from failover.engine.plan import Plan, PlannedStep, no_race
+from failover.engine.process import must_be_there, reveal
 from failover.errors import FailoverError
 from failover.health import checks_health
 from failover.runbook import Runbook, Step
@@ -35,6 +36,7 @@ def plan(
         made.steps.append(PlannedStep(step))
         try:
             drive(step, estate.context, projected, lambda at, found: made.judgements.append((at.id, found)), accepted)
+            no_race(made)
         except FailoverError as error:
             made.refusal = error
             break
@@ -51,7 +53,7 @@ class Projected:
         self.plan = made
         self.world = World()
         self.seen = World()
-        self.touched = False
+        self.touched = self.ran = False
 
     def observe(self, scope: Scope) -> World:
         missing = Scope(
@@ -85,7 +87,10 @@ class Projected:
             planned.verdicts[len(planned.actions) - 1] = verdict
             return Seen(world, verdict)
         elif isinstance(action, Run):
-            self.touched = True
+            if not self.ran:
+                must_be_there(action.argv, reveal(action.env))
+            # What a command leaves behind may be the program of the next one.
+            self.touched = self.ran = True
         return Seen(self.world)
 
     def _expect(self, database: str) -> None:

@@ -263,6 +263,7 @@ class Session:
         ended: queue.SimpleQueue[tuple[Step, BaseException | None]] = queue.SimpleQueue()
         running = 0
         first: BaseException | None = None
+        stop, halted = self.hands.stop, False
         while running or (ready and first is None):
             if len(ready) == 1 and not running:
                 step = ready.pop()
@@ -275,12 +276,17 @@ class Session:
                 step, error = ended.get()
                 running -= 1
                 if error is not None:
+                    # The steps beside it stop too, between two changes, and are taken up again with it.
+                    halted = halted or not stop.is_set()
+                    stop.set()
                     first = error if first is None or isinstance(error, Indeterminate) else first
                     continue
             for after in following.get(step.id, ()):
                 left[after.id].discard(step.id)
                 if not left[after.id]:
                     ready.append(after)
+        if halted:
+            stop.clear()
         if first is not None:
             raise first
 

@@ -1,7 +1,7 @@
 """What a step may ask for. A step yields these, one after another, and is handed what was seen after each."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from failover.secret import Secret
 from failover.topology import Topology
@@ -47,11 +47,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Wait until the routes are seen to be as wanted; with `wait_out`, also until answers given before are stale."""
+    """Wait until the routes are seen to be as wanted; with `wait_out`, also until answers given before are stale.
+    `stale` are the seconds that answers from before this run may live, by route, where it has changed nothing."""
 
     wanted: Mapping[str, RouteState]
     within: float
     wait_out: bool
+    stale: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

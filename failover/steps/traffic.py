@@ -27,7 +27,7 @@ def drain(context: Context, spec: verbs.Drain, world: World) -> Steps:
     routes = _moved(context, spec)
     staged_pace = spec.pace == "staged"
     if staged_pace:
-        world = yield from _lower_ttl(context, routes, world)
+        world = yield from _lower_ttl(context, routes, world, spec.region)
     out = out_of_service(context.topology, _services(context, spec.services), world)
     survivors = tuple(name for name in _others(routes, spec.region) if name not in out)
     stages = {route.id: _stages(context, spec, route) for route in routes}
@@ -122,7 +122,7 @@ def _watch(
     return seen.world
 
 
-def _lower_ttl(context: Context, routes: list[Route], world: World) -> Generator[Action, Seen, World]:
+def _lower_ttl(context: Context, routes: list[Route], world: World, region: str) -> Generator[Action, Seen, World]:
     short = context.topology.drain.ttl
     if short is None:
         return world
@@ -134,16 +134,18 @@ def _lower_ttl(context: Context, routes: list[Route], world: World) -> Generator
     changes, wanted = _differences(lowered, world, target, f"lower the TTL to {int(short)} s")
     if changes:
         world = (yield Changes(tuple(changes))).world
-    seen = yield from _settle(context, wanted, wait_out=True)
+    # Whoever lowered it before may have done so a moment ago.
+    stale = {route.id: route.ttl for route in lowered if route.ttl and wanted[route.id].weights.get(region)}
+    seen = yield from _settle(context, wanted, wait_out=True, stale=stale)
     return seen.world if seen else world
 
 
 def _settle(
-    context: Context, wanted: Mapping[str, RouteState], *, wait_out: bool
+    context: Context, wanted: Mapping[str, RouteState], *, wait_out: bool, stale: Mapping[str, int] | None = None
 ) -> Generator[Action, Seen, Seen | None]:
     if not wanted:
         return None
-    seen = yield Settle(wanted, context.topology.drain.settle, wait_out)
+    seen = yield Settle(wanted, context.topology.drain.settle, wait_out, stale or {})
     require(seen.verdict, "the routers do not all answer with the new weights")
     return seen
 

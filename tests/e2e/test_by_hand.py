@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from failover.lab import postgres
 from tests.e2e.laboratory import Laboratory, Topology, ended, events, last_run, made
 from tests.e2e.product import ESCAPE, FAILOVER, ROOT, Running, Terminal, environment, failover, until
+from tests.parts import program
 
 DRAIN = ("run", "drain", "-i", "region=east")
 UNSEEN = ("--accept", "replica-lag", "--reason", "its replay is paused by this test")
@@ -242,9 +242,7 @@ def test_a_closed_terminal_leaves_a_run_to_resume(lab: Laboratory, tmp_path: Pat
 
 
 def test_a_closed_window_of_tmux(lab: Laboratory, tmp_path: Path) -> None:
-    tmux = shutil.which("tmux")
-    if tmux is None:
-        pytest.skip("tmux is not here; the test before has closed a terminal without it")
+    tmux = program("tmux", "tmux")
     topology = lab.variant(tmp_path, _long)
     server = [tmux, "-S", str(tmp_path / "tmux"), "-f", os.devnull]
     env = {**environment(topology), "LC_ALL": "C.UTF-8"}

@@ -450,10 +450,44 @@ def test_a_command_that_fails_stops_the_run_there(tmp_path: Path, line: str, mor
     assert "rest" not in record.steps
 
 
-def test_a_command_that_is_not_there_says_so() -> None:
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("[no-such-program-anywhere]", "no-such-program-anywhere cannot be started"),
+        ("[/]", "/ cannot be started"),
+        ("{argv: [ls], env: {PATH: /nowhere}}", "ls cannot be started"),
+        ("{argv: ['true'], env: {TOKEN: {env: NO_SUCH_VARIABLE}}}", "NO_SUCH_VARIABLE is not set"),
+    ],
+)
+def test_a_command_that_cannot_be_started_is_told_before_anything_is_changed(what: str, says: str) -> None:
     made = worlds.estate()
-    with pytest.raises(Failed, match="cannot be started"):
-        worlds.run(made, worlds.book(made, "runbook: r\nsteps:\n- command: [no-such-program-anywhere]\n"))
+    text = f"runbook: r\nsteps:\n- drain: {{region: east}}\n- command: {what}\n"
+    refusal = worlds.plan(made, worlds.book(made, text)).refusal
+    assert isinstance(refusal, Failed)
+    assert says in refusal.what
+    assert worlds.log(made) == []
+
+
+def test_a_program_that_an_earlier_command_makes_is_not_asked_for_in_the_plan(tmp_path: Path) -> None:
+    made = worlds.estate()
+    program = tmp_path / "deploy"
+    making = f"printf '#!/bin/sh\\n' > {program} && chmod +x {program}"
+    text = f"runbook: r\nsteps:\n- command: [sh, -c, {json.dumps(making)}]\n- command: [{program}]\n"
+    assert worlds.run(made, worlds.book(made, text)).status == "done"
+
+
+def test_nobodys_traffic_waits_for_a_message() -> None:
+    made = worlds.estate(worlds.TWO + "notifiers: {chat: {memory: {}}}\n")
+
+    def refuse(message: str) -> None:
+        raise Failed(f"no route to the chat for {message}")
+
+    made.notifiers["chat"].send = refuse  # type: ignore[method-assign]
+    text = "runbook: r\nsteps:\n- notify: {to: chat, message: east leaves}\n- drain: {region: east}\n"
+    record = worlds.run(made, worlds.book(made, text))
+    assert record.status == "done"
+    assert record.notes == ["chat was not told 'east leaves': no route to the chat for east leaves"]
+    assert worlds.world(made).routes["web@dns"] == DEAD
 
 
 APPROVAL = "runbook: r\nsteps:\n- {id: ask, approve: shall we}\n- {id: go, drain: {region: east}}\n"
@@ -525,6 +559,58 @@ def test_what_fails_does_not_hide_what_was_done_beside_it(book: str) -> None:
     worlds.routers(made)["dns"].before_write = worlds.routers(made)["edge"].before_write = None
     assert worlds.resume(made).status == "done"
     assert len(worlds.log(made)) == 2
+
+
+def test_a_step_that_fails_stops_the_one_beside_it() -> None:
+    made = worlds.estate()
+    text = """
+runbook: r
+steps:
+- {id: hold, wait: 1h, needs: []}
+- {id: deploy, command: [sh, -c, 'exit 3'], needs: []}
+"""
+    clock = worlds.clock(made)
+    waits = threading.Event()
+
+    def sleep(_: float, stop: threading.Event | None = None) -> bool:
+        waits.set()
+        assert stop is not None
+        return not stop.wait(60)
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    book = worlds.book(made, text)
+    hands = Hands(progress=lambda step, _: waits.wait(30) and None if step == "deploy" else None)
+    with pytest.raises(Failed, match="exit code 3"):
+        worlds.run(made, book, hands)
+    assert not hands.stop.is_set()
+    record = read_record(made, runs(made)[-1])
+    assert {name: step.status for name, step in record.steps.items()} == {"hold": "running", "deploy": "failed"}
+
+
+SAME_ROUTE = """
+runbook: r
+steps:
+- {id: out, drain: {region: east}, needs: []}
+- {id: by-hand, shift: {weights: {west: 7}}, needs: %s}
+"""
+SAME_DATABASE = """
+runbook: r
+steps:
+- {id: out, promote: {away_from: east}, needs: []}
+- {id: back, promote: {to: east}, needs: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [(SAME_ROUTE, "route web@dns"), (SAME_DATABASE, "database orders")], ids=["route", "database"]
+)
+def test_two_steps_that_change_the_same_must_be_put_in_order(text: str, what: str) -> None:
+    made = worlds.estate()
+    refusal = worlds.plan(made, worlds.book(made, text % "[]")).refusal
+    assert isinstance(refusal, Refused)
+    assert f"both change {what}" in refusal.what
+    assert "needs: [out]" in refusal.next
+    assert worlds.plan(made, worlds.book(made, text % "[out]")).refusal is None
 
 
 def test_a_record_can_be_read_while_another_step_writes() -> None:
@@ -814,6 +900,14 @@ def test_a_lowered_ttl_takes_effect_when_the_old_one_is_over() -> None:
     assert lowered.before.weights == lowered.after.weights
     assert drained.after.weights == {"east": 0, "west": 200}
     assert worlds.clock(made).slept == [60.0, 5.0]
+
+
+@pytest.mark.parametrize(("east", "slept"), [(100, [60.0, 5.0]), (0, [])], ids=["to be drained", "drained"])
+def test_a_ttl_that_somebody_lowered_just_before_is_waited_out_all_the_same(east: int, slept: list[float]) -> None:
+    made = worlds.estate(TTL)
+    worlds.put(made, "web@dns", {"east": east, "west": 100}, ttl=5)
+    worlds.run(made, drain(made))
+    assert worlds.clock(made).slept == slept
 
 
 def test_at_once_waits_for_no_ttl() -> None:

@@ -2,7 +2,6 @@
 
 import datetime
 import ipaddress
-import os
 import socket
 import ssl
 import struct
@@ -11,18 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Handler = Callable[[socket.socket, threading.Event], None]
-
-
-def missing(what: str) -> None:
-    """A real part that is not here: a failure in CI, a skip elsewhere."""
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
 
 
 @contextmanager

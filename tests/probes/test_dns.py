@@ -1,4 +1,3 @@
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from pydantic import ValidationError
 from failover.probes.dns import DnsProbe, DnsProbeConfig, split
 from failover.testing.probes import ProbeContract, see
 from failover.verdict import Outcome
-from tests.probes.servers import answering_udp, free_port, missing, serving, silent
+from tests.parts import program
+from tests.probes.servers import answering_udp, free_port, serving, silent
 
 ZONE = """
 $TTL 60
@@ -36,10 +36,7 @@ Ask = Callable[..., tuple[Outcome, str]]
 @pytest.fixture(scope="module")
 def bind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real name server with one zone, shop.test."""
-    named = shutil.which("named", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
-    if named is None:
-        missing("the name server BIND is not installed; run tests/parts.sh as root")
-        return
+    named = program("named", "bind9")
     home, port = tmp_path_factory.mktemp("bind"), free_port()
     (home / "shop.test").write_text(ZONE + LARGE)
     (home / "named.conf").write_text(

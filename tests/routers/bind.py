@@ -1,7 +1,5 @@
 """Two real BIND servers on loopback, a primary and a secondary, and a proxy that loses what they say."""
 
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -17,8 +15,8 @@ import dns.rcode
 import dns.tsig
 import dns.tsigkeyring
 import dns.update
-import pytest
 
+from tests.parts import program
 from tests.routers.specs import LOOPBACK, free_port, until
 
 ZONE = "example.test."
@@ -56,15 +54,6 @@ _DATA = """$TTL 60
 @ NS ns1
 ns1 A 127.0.0.1
 """
-
-
-def named() -> str:
-    """The path of BIND's server. Without it the test is skipped, or fails where CI=true."""
-    found = shutil.which("named", path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
-    if found is None:
-        missing = "named is missing; install Debian's bind9 (sh tests/parts.sh does)"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
-    return str(found)
 
 
 class Named:
@@ -113,7 +102,7 @@ class Pair:
     """A primary and its secondary, for one module of tests."""
 
     def __init__(self, home: Path) -> None:
-        binary, ports = named(), (free_port(), free_port())
+        binary, ports = program("named", "bind9"), (free_port(), free_port())
         for file in ("example", "other"):
             (home / f"{file}.primary").write_text(_DATA)
         zones = [(ZONE, "example"), (OTHER_ZONE, "other")]

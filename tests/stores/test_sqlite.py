@@ -15,6 +15,7 @@ import pytest
 from failover.errors import Failed
 from failover.stores.sqlite import SqliteConfig, SqliteStore, default_path
 from failover.testing.stores import Open, SharedStoreContract
+from tests.parts import missing
 
 FILL = """
 import json, resource, sys
@@ -128,11 +129,6 @@ def refusal(path: Path) -> str:
 def child(code: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
     argv = [*before, sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def missing(what: str) -> None:
-    """A real part that is not here: a failure in CI, a skip elsewhere."""
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
 
 
 def test_it_syncs_every_append(path: Path) -> None:
