@@ -15,6 +15,7 @@ from failover.cli.options import (
     PlanHash,
     Purpose,
     Reason,
+    TakeOver,
     TopologyFile,
     Yes,
     accepted_guards,
@@ -223,9 +224,7 @@ def resume(
     skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave this step out; needs --reason.")] = None,
     retry: Annotated[list[str] | None, typer.Option("--retry", help="Run this step's cut-off command again.")] = None,
     approve: Annotated[list[str] | None, typer.Option("--approve", help="Answer yes to this approve step.")] = None,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the run from the process that has it.")
-    ] = False,
+    take_over: TakeOver = False,
     yes: Yes = False,
     plan: PlanHash = "",
     accept: Accept = None,
@@ -274,7 +273,13 @@ def _recorded(run_name: str, current: "Estate", manner: "Manner") -> tuple["Esta
     return estate, resolve(library.open(started["runbook"]), started["inputs"], estate.topology, library)
 
 
-def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "", as_json: Json = False) -> None:
+def abort(
+    run_name: RunName,
+    topology: TopologyFile = None,
+    take_over: TakeOver = False,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
     """End a stopped run where it is: nothing is taken back, its regions are let go of."""
     from failover.engine.journal import Altered
     from failover.engine.runner import let_go, read_record
@@ -292,7 +297,7 @@ def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "",
             said = ", ".join(freed) or "nothing, it held nothing"
             output.out([f"let go   {run_name}: {said}; its journal was altered and stays as it is"])
         return
-    with _taken_up(estate, run_name) as session:
+    with _taken_up(estate, run_name, take_over=take_over) as session:
         session.abort(reason or "aborted by hand")
     if as_json:
         output.document(run_data(session.record))
@@ -309,6 +314,7 @@ def abort(run_name: RunName, topology: TopologyFile = None, reason: Reason = "",
 def undo(
     run_name: RunName,
     topology: TopologyFile = None,
+    take_over: TakeOver = False,
     yes: Yes = False,
     plan: PlanHash = "",
     accept: Accept = None,
@@ -331,7 +337,7 @@ def undo(
     if record.status not in OPEN:
         done = running.run(estate, undo_runbook(record, estate.topology), command, manner)
     else:
-        with _taken_up(estate, run_name) as session:
+        with _taken_up(estate, run_name, take_over=take_over) as session:
             manner.agreed = lambda: session.abort("it is undone")
             done = running.run(estate, undo_runbook(session.record, estate.topology), command, manner)
     _told(done, manner)
@@ -340,14 +346,14 @@ def undo(
 
 
 @contextmanager
-def _taken_up(estate: "Estate", run_name: str) -> "Iterator[Session]":
+def _taken_up(estate: "Estate", run_name: str, *, take_over: bool) -> "Iterator[Session]":
     """A run in this process to end it, with its open writes read back; stopped again where that did not come."""
     from failover.engine.live import Hands
     from failover.engine.record import OPEN
     from failover.engine.runner import Session
     from failover.runbook import Runbook
 
-    session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=False)
+    session = Session.take_up(estate, Runbook("", "", {}, (), {}), run_name, Hands(), take_over=take_over)
     try:
         yield session
     except FailoverError as error:

@@ -21,6 +21,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for machines.")]
 PlanHash = Annotated[str, typer.Option("--plan", help="Run only if the plan still has this hash.")]
 Accept = Annotated[list[str] | None, typer.Option("--accept", help="Waive one guard by name; needs --reason.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the run from the process that has it.")]
 Purpose = Annotated[str, typer.Option("--purpose", help="incident, drill or release.")]
 
 

@@ -334,10 +334,10 @@ def _must_be_gone(record: Record, *, take_over: bool) -> None:
     if living is True and not take_over:
         raise Locked(
             f"run {record.id} is being carried out by {who} since {stamp(record.started['at'])}",
-            next=f"stop it there with Ctrl-C, or take it from that process: failover resume {record.id} --take-over",
+            next="stop it there with Ctrl-C, or take it from that process: the same command with --take-over",
         )
     if living is None and not take_over:
         raise Locked(
             f"run {record.id} may still be carried out by {who}, which cannot be seen from here",
-            next=f"if that machine is gone: failover resume {record.id} --take-over",
+            next="if that machine is gone: the same command with --take-over",
         )

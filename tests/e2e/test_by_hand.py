@@ -67,6 +67,23 @@ def test_while_a_run_lives_nobody_else_gets_its_region(lab: Laboratory, tmp_path
     ended(topology)
 
 
+@pytest.mark.parametrize("word", ["abort", "undo"])
+def test_a_living_run_is_ended_from_elsewhere_only_by_taking_it_over(
+    lab: Laboratory, tmp_path: Path, word: str
+) -> None:
+    topology = lab.variant(tmp_path, _long)
+    with Running(topology, *DRAIN, "--yes") as running:
+        running.says(SOAKING)
+        run = last_run(topology)
+        yes = ["--yes"] if word == "undo" else []
+        assert "--take-over" in failover(topology, word, run, *yes, code=5).said
+        failover(topology, word, run, *yes, "--take-over")
+        running.send(signal.SIGTERM)
+        running.end(5)
+    assert failover(topology, "show", run, "--json").json["status"] == "aborted"
+    ended(topology)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
 def test_the_first_signal_stops_between_two_changes(lab: Laboratory, tmp_path: Path, number: signal.Signals) -> None:
     topology = lab.variant(tmp_path, _long)

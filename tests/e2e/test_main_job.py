@@ -56,7 +56,7 @@ def test_a_region_leaves_under_load_and_comes_back(lab: Laboratory, tmp_path: Pa
     ended(topology)
     text = failover(topology, "status").out
     assert "Nothing is running. No region is held." in text
-    assert f"incident {listed[-1]['run']}" in text
+    assert f"incident {away['run']}" in text
 
 
 def test_a_region_dies_and_comes_back_and_then_its_database(lab: Laboratory, tmp_path: Path) -> None:
