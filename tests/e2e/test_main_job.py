@@ -159,6 +159,7 @@ def test_the_demo_shows_both_faces(tmp_path: Path) -> None:
     assert (planned["failed"], planned["orders_lost"]) == (0, 0)
     assert planned["orders_acknowledged"] == planned["requests"]
     assert unplanned["failed"] > 0, "somebody who orders while east is dead is failed, and it says so"
-    assert unplanned["orders_lost"] == 0
+    # Replication is asynchronous: what east had not sent when it died is lost, and is not hidden.
+    assert 0 <= unplanned["orders_lost"] <= unplanned["orders_acknowledged"]
     assert "\x1b" not in done.stderr
     assert str(ROOT) not in done.stderr
