@@ -68,25 +68,36 @@ class Plan:
         return _digest([shape, dict(sorted(versions.items()))])
 
 
-def no_race(plan: Plan) -> None:
-    """Raise Refused where the last planned step changes what a step beside it changes too: either may come first."""
-    last = plan.steps[-1]
-    earlier = {planned.step.id: planned for planned in plan.steps[:-1]}
-    before, left = set(), list(last.step.after)
-    while left:
-        name = left.pop()
-        if name not in before and name in earlier:
-            before.add(name)
-            left += earlier[name].step.after
-    touched = {_subject(change) for change in last.changes}
-    for name, planned in earlier.items():
-        for subject in touched & {_subject(change) for change in planned.changes} if name not in before else ():
+def no_race(plan: Plan, step: Step, latest: dict[str, str]) -> None:
+    """Raise Refused where `step`, planned last, changes what a step beside it changes too: either may come first.
+
+    `latest` names the step that changed each route or database last, and is kept up to date: whoever waits for that
+    one waits for all before it.
+    """
+    for subject in dict.fromkeys(map(_subject, plan.steps[-1].changes)):
+        other = latest.get(subject, step.id)
+        if other != step.id and not _waits_for(plan.runbook, step, other):
             raise Refused(
                 "parallel-steps",
-                f"the steps {name} and {last.step.id} both change {subject}, and neither waits for the other",
-                where=f"step {last.step.id}, {last.step.place}",
-                next=f"let one wait: write 'needs: [{name}]' into step {last.step.id}",
+                f"the steps {other} and {step.id} both change {subject}, and neither waits for the other",
+                where=f"step {step.id}, {step.place}",
+                next=f"let one wait: write 'needs: [{other}]' into step {step.id}",
             )
+        latest[subject] = step.id
+
+
+def _waits_for(runbook: Runbook, step: Step, other: str) -> bool:
+    before = {one.id: one.after for one in runbook.steps}
+    seen: set[str] = set()
+    left = list(step.after)
+    while left:
+        name = left.pop()
+        if name == other:
+            return True
+        if name not in seen:
+            seen.add(name)
+            left += before[name]
+    return False
 
 
 def _subject(change: Change) -> str:

@@ -30,13 +30,14 @@ def plan(
     """
     made = Plan(runbook, accepted=accepted, topology=estate.topology.document.text)
     projected = Projected(estate, made, fenced)
+    latest: dict[str, str] = {}
     for step in runbook.steps:
         if step.id in skip:
             continue
         made.steps.append(PlannedStep(step))
         try:
             drive(step, estate.context, projected, lambda at, found: made.judgements.append((at.id, found)), accepted)
-            no_race(made)
+            no_race(made, step, latest)
         except FailoverError as error:
             made.refusal = error
             break
