@@ -2,11 +2,15 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+_ROOT = Path(__file__).parent.parent
+_PATH = os.pathsep.join(
+    (os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", str(_ROOT / ".parts/usr/bin"))
+)
 
 
 def missing(what: str) -> NoReturn:
