@@ -65,9 +65,45 @@ class Router(Protocol):
 
 @runtime_checkable
 class SupportsWeights(Protocol):
-    """A router that can give a region any share. One without it can only switch a region on and off."""
+    """A router that can give a region any share of some routes. Without it, it can only switch a region on and off."""
 
-    weight_limit: ClassVar[int]
+    def weight_limit(self, route: str) -> int:
+        """The greatest weight that a region can have on `route`; 0 where that route is only switched. No I/O."""
+        ...
+
+
+@runtime_checkable
+class SupportsAnswers(Protocol):
+    """A router for which several servers answer, which do not all learn of a change at the same moment."""
+
+    def answers(self, route: str, wanted: RouteState) -> Mapping[str, Verdict]:
+        """Whether each authoritative server and each declared resolver answers `wanted` now, by the server's name.
+
+        A server that cannot be asked is unknown. Never raises for that. Writes nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsConnections(Protocol):
+    """A router that sees the connections which it carries."""
+
+    def connections(self, route: str, region: str) -> int:
+        """The connections to `region` that are open now. Raises Failed where they cannot be counted."""
+        ...
+
+    def close_connections(self, route: str, region: str) -> None:
+        """End them. Writes. Raises Failed, or Indeterminate where it may have happened."""
+        ...
+
+
+@runtime_checkable
+class SupportsRemarks(Protocol):
+    """A router with something to say before traffic is moved by it."""
+
+    def remarks(self, route: str) -> Sequence[str]:
+        """What a person must know of moving `route`, one sentence each, for the plan. No I/O."""
+        ...
 
 
 class Database(Protocol):

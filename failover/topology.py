@@ -5,6 +5,7 @@ These are its words; `declare` reads them from the file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -167,7 +168,7 @@ class Topology:
     objectives: Objectives
     document: Document
 
-    @property
+    @cached_property
     def routes(self) -> Mapping[str, Route]:
         return {route.id: route for service in self.services.values() for route in service.routes}
 

@@ -36,7 +36,7 @@ class Estate:
             frozenset(
                 route.id
                 for route in self.topology.routes.values()
-                if isinstance(self.routers[route.router], SupportsWeights)
+                if isinstance(router := self.routers[route.router], SupportsWeights) and router.weight_limit(route.id)
             ),
             frozenset(
                 (name, region)

@@ -14,6 +14,7 @@ from failover.schema import Model
 from failover.verdict import Verdict, failed, passed, unknown
 from failover.world import RouteChange, RouteState, Unknown
 
+WEIGHT_LIMIT = 255
 Hook = Callable[[Sequence[RouteChange]], None]
 
 
@@ -150,23 +151,25 @@ class MemorySwitch:
 
 
 class MemoryRouter(MemorySwitch):
-    """A router that can give a region any weight up to `weight_limit`."""
-
-    weight_limit: ClassVar[int] = 255
+    """A router that can give a region any weight up to `WEIGHT_LIMIT`."""
 
     @classmethod
     def mistakes(cls, spec: RouteSpec) -> Iterable[Mistake]:
         """Normal weights above the limit."""
         for region, weight in spec.route.weights.items():
-            if weight > cls.weight_limit:
-                yield ("weights", region), f"must be at most {cls.weight_limit}, not {weight}"
+            if weight > WEIGHT_LIMIT:
+                yield ("weights", region), f"must be at most {WEIGHT_LIMIT}, not {weight}"
+
+    def weight_limit(self, route: str) -> int:  # noqa: ARG002 - the port's signature
+        """The same for every route."""
+        return WEIGHT_LIMIT
 
     def _check_weights(self, change: RouteChange) -> None:
         for region, weight in change.after.weights.items():
-            if weight > self.weight_limit:
+            if weight > WEIGHT_LIMIT:
                 raise Refused(
                     "weight-limit",
-                    f"router {self.name} takes weights up to {self.weight_limit}, "
+                    f"router {self.name} takes weights up to {WEIGHT_LIMIT}, "
                     f"and {change.resource} would give {region} {weight}",
                     next="use smaller normal weights in the same proportion",
                 )

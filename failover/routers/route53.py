@@ -28,6 +28,7 @@ from failover.schema import Model
 from failover.verdict import Verdict, failed, passed, unknown, worst
 from failover.world import RouteChange, RouteState, Unknown
 
+WEIGHT_LIMIT = 255
 LONGEST_TTL = 2**31 - 1
 BATCH_RECORDS, BATCH_CHARACTERS = 1000, 32_000
 _LABEL = re.compile(r"[A-Za-z0-9_*]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
@@ -85,7 +86,6 @@ class Route53:
     Config: ClassVar[type[BaseModel]] = Route53Config
     RouteConfig: ClassVar[type[BaseModel]] = Route53Route
     path_version: ClassVar[str] = "1"
-    weight_limit: ClassVar[int] = 255
 
     def __init__(self, name: str, config: Route53Config, routes: Mapping[str, RouteSpec], clock: Clock) -> None:
         self.name = name
@@ -105,10 +105,10 @@ class Route53:
         """Weights, TTL and set identifiers that Route 53 cannot hold."""
         weights, config = spec.route.weights, spec.config
         whole = sum(weights.values())
-        if whole > cls.weight_limit:
+        if whole > WEIGHT_LIMIT:
             yield (
                 ("weights",),
-                f"the weights add up to {whole}; {cls.weight_limit} is Route 53's limit, and one region may have to "
+                f"the weights add up to {whole}; {WEIGHT_LIMIT} is Route 53's limit, and one region may have to "
                 "take all of it: use smaller weights in the same proportion",
             )
         if spec.route.ttl is not None and spec.route.ttl > LONGEST_TTL:
@@ -123,6 +123,10 @@ class Route53:
                 yield ("set_identifiers", region), "a set identifier has 1 to 128 characters"
         if len(set(names.values())) < len(names):
             yield ("set_identifiers",), "two regions have the same set identifier; each needs its own"
+
+    def weight_limit(self, route: str) -> int:  # noqa: ARG002 - the port's signature
+        """The same for every route: a weight is one octet."""
+        return WEIGHT_LIMIT
 
     def read(self, routes: Sequence[str]) -> Mapping[str, RouteState | Unknown]:
         """The weights and TTL of each of `routes`; Unknown where the records are not one weighted set per region."""
@@ -227,11 +231,11 @@ class Route53:
                 next="keep or restore one region first",
             )
         for region, weight in weights.items():
-            if not 0 <= weight <= self.weight_limit:
+            if not 0 <= weight <= WEIGHT_LIMIT:
                 raise Refused(
                     "weight-limit",
                     f"{change.resource} would give {region} {weight}; Route 53 takes weights from 0 to "
-                    f"{self.weight_limit}",
+                    f"{WEIGHT_LIMIT}",
                     next="use smaller normal weights in the same proportion",
                 )
 

@@ -78,12 +78,16 @@ def state(router: Router, route: str) -> RouteState:
     return found
 
 
-def drained(router: Router, before: RouteState, position: int = 0) -> RouteState:
+def _limit(router: Router, route: str) -> int:
+    return router.weight_limit(route) if isinstance(router, SupportsWeights) else 0
+
+
+def drained(router: Router, route: str, before: RouteState, position: int = 0) -> RouteState:
     """`before` with one of the regions that are on at zero, and its weight moved where the router has weights."""
     on = [region for region, weight in before.weights.items() if weight]
     victim, survivor = on[position % len(on)], on[(position + 1) % len(on)]
     weights = {**before.weights, victim: 0}
-    if isinstance(router, SupportsWeights):
+    if _limit(router, route):
         weights[survivor] += before.weights[victim]
     return RouteState(weights, before.ttl)
 
@@ -114,7 +118,7 @@ class RouterContract:
     def test_writes_and_reads_back(self, harness: Harness) -> None:
         router, (route, other, *_) = harness.make(), harness.routes
         before, untouched = state(router, route), state(router, other)
-        after = drained(router, before)
+        after = drained(router, route, before)
         receipt = router.write([change(route, before, after)])
         expect(isinstance(receipt, str), f"a receipt is text, not {receipt!r}")
         expect(state(harness.make(), route) == after, "what was written is not what is read")
@@ -123,7 +127,7 @@ class RouterContract:
     def test_writes_several_routes_in_one_call(self, harness: Harness) -> None:
         router = harness.make()
         before = {route: state(router, route) for route in harness.routes}
-        after = {route: drained(router, each) for route, each in before.items()}
+        after = {route: drained(router, route, each) for route, each in before.items()}
         router.write([change(route, before[route], after[route]) for route in harness.routes])
         expect({route: state(router, route) for route in harness.routes} == after, "not all routes were written")
 
@@ -131,7 +135,7 @@ class RouterContract:
         router, route = harness.make(), harness.routes[0]
         before = state(router, route)
         for _ in range(2):
-            after = drained(router, before)
+            after = drained(router, route, before)
             router.write([change(route, before, after)])
             router.write([change(route, after, before)])
         expect(state(harness.make(), route) == before, "drain and restore did not come back to the start")
@@ -154,7 +158,7 @@ class RouterContract:
     def test_settles(self, harness: Harness) -> None:
         router, route = harness.make(), harness.routes[0]
         before = state(router, route)
-        after = drained(router, before)
+        after = drained(router, route, before)
         receipt = router.write([change(route, before, after)])
         verdict = self.settle(harness, router, route, after, receipt)
         expect(verdict.passed, f"not settled within {harness.patience} s: {verdict}")
@@ -164,7 +168,7 @@ class RouterContract:
 
     def test_is_not_settled_on_something_else(self, harness: Harness) -> None:
         router, route = harness.make(), harness.routes[0]
-        wanted = drained(router, state(router, route))
+        wanted = drained(router, route, state(router, route))
         verdict = router.settled(route, wanted, "")
         expect(not verdict.passed, f"settled on what was never written: {verdict}")
         expect(verdict.evidence, "a verdict that is not a pass names what was seen")
@@ -175,7 +179,7 @@ class RouterContract:
         harness.meddle(route)
         theirs = state(harness.make(), route)
         expect(theirs != before, "the harness's meddle() did not change what is read")
-        after = drained(router, before)
+        after = drained(router, route, before)
         error = raised(Conflict, lambda: router.write([change(route, before, after)]))
         expect(route in error.what, f"the conflict does not name the route: {error}")
         expect(state(harness.make(), route) == theirs, "somebody else's change was overwritten")
@@ -184,7 +188,7 @@ class RouterContract:
         router = harness.make()
         before = {route: state(router, route) for route in harness.routes}
         harness.meddle(harness.routes[-1])
-        changes = [change(route, each, drained(router, each)) for route, each in before.items()]
+        changes = [change(route, each, drained(router, route, each)) for route, each in before.items()]
         raised(Conflict, lambda: router.write(changes))
         expect(state(harness.make(), harness.routes[0]) == before[harness.routes[0]], "a part of it was written")
 
@@ -192,7 +196,7 @@ class RouterContract:
         route = harness.routes[0]
         writers = [harness.make() for _ in range(WRITERS)]
         before = state(writers[0], route)
-        wanted = [drained(router, before, position) for position, router in enumerate(writers)]
+        wanted = [drained(router, route, before, position) for position, router in enumerate(writers)]
         errors = self._at_once(writers, [change(route, before, after) for after in wanted])
         won = [position for position in range(WRITERS) if position not in errors]
         expect(len(won) == 1, f"{len(won)} writers won: {errors}")
@@ -211,7 +215,7 @@ class RouterContract:
         router, route = harness.make(), harness.routes[0]
         before = state(router, route)
         region = next(region for region, weight in before.weights.items() if weight)
-        weight = router.weight_limit + 1 if isinstance(router, SupportsWeights) else before.weights[region] + 1
+        weight = (_limit(router, route) or before.weights[region]) + 1
         after = RouteState({**before.weights, region: weight}, before.ttl)
         error = raised(Refused, lambda: router.write([change(route, before, after)]))
         expect(region in error.what and error.next, f"the refusal names neither the region nor a way out: {error}")
@@ -220,7 +224,9 @@ class RouterContract:
     def test_fails_clearly_with_wrong_credentials(self, harness: Harness) -> None:
         router, route = harness.make(), harness.routes[0]
         before = state(router, route)
-        error = raised(Failed, lambda: harness.stranger().write([change(route, before, drained(router, before))]))
+        error = raised(
+            Failed, lambda: harness.stranger().write([change(route, before, drained(router, route, before))])
+        )
         expect(error.next, f"it does not say what to do next: {error}")
         expect(state(harness.make(), route) == before, "a write without the right credentials was made")
 
@@ -230,7 +236,7 @@ class RouterContract:
         harness.stop()
         try:
             began = SYSTEM.monotonic()
-            attempt = change(route, before, drained(router, before))
+            attempt = change(route, before, drained(router, route, before))
             error = raised((Failed, Indeterminate), lambda: router.write([attempt]))
             took = SYSTEM.monotonic() - began
             expect(
@@ -258,7 +264,7 @@ class RouterContract:
     def test_works_on_after_the_server_was_restarted(self, harness: Harness) -> None:
         router, route = harness.make(), harness.routes[0]
         before = state(router, route)
-        after = drained(router, before)
+        after = drained(router, route, before)
         harness.stop()
         harness.start()
         expect(state(router, route) == before, "a restart has changed what is read")
