@@ -65,7 +65,7 @@ class Router(Protocol):
 
 @runtime_checkable
 class SupportsWeights(Protocol):
-    """A router that can give a region any share of some routes. Without it, it can only switch a region on and off."""
+    """A router that can give a region any share of some routes. Without it, it only switches a region on and off."""
 
     def weight_limit(self, route: str) -> int:
         """The greatest weight that a region can have on `route`; 0 where that route is only switched. No I/O."""
