@@ -78,21 +78,24 @@ def address(at: Server, timeout: float) -> str:
         raise Unanswered(f"{at}: its name cannot be resolved here ({type(error).__name__})") from None
 
 
-def question(name: str | dns.name.Name, kind: str) -> dns.message.QueryMessage:
-    """A query for an authoritative server: recursion is not desired."""
+def question(name: str | dns.name.Name, kind: str, *, recursive: bool = False) -> dns.message.QueryMessage:
+    """A query for an authoritative server, which is not to recurse, or for a resolver, which is."""
     query = dns.message.make_query(name, kind)
-    query.flags &= ~dns.flags.RD
+    if not recursive:
+        query.flags &= ~dns.flags.RD
     return query
 
 
-def ask(at: Server, name: str | dns.name.Name, kind: str, timeout: float) -> dns.message.Message:
+def ask(
+    at: Server, name: str | dns.name.Name, kind: str, timeout: float, *, recursive: bool = False
+) -> dns.message.Message:
     """What `at` answers, over UDP, and over TCP where the answer is truncated: NOERROR or NXDOMAIN.
 
     Takes twice `timeout` seconds at most for a UDP question, since one datagram may get lost. Raises Unanswered.
     """
     host = address(at, timeout)
     for _ in range(_TRIES):
-        query = question(name, kind)
+        query = question(name, kind, recursive=recursive)
         try:
             response, _ = dns.query.udp_with_fallback(query, host, timeout, at.port, ignore_unexpected=True)
         except dns.exception.Timeout:
