@@ -23,7 +23,9 @@ from failover.topology import (
     ServiceModel,
     Topology,
     downwards,
+    reached,
 )
+from failover.units import duration
 from failover.yaml import Document
 
 
@@ -48,6 +50,7 @@ class _Reader:
         notifiers = self._providers(header.notifiers, "notifiers")
         databases = self._each(header.databases, "databases", self._database(regions))
         services = self._each(header.services, "services", self._service(regions, routers, header.databases))
+        self._order(services)
         if not header.services and not header.databases and set(self.document.root) <= set(Header.model_fields):
             self.complain((), "nothing to fail over: declare services or databases")
         self._whole(header.drain.ttl, ("drain", "ttl"))
@@ -68,6 +71,17 @@ class _Reader:
             header.objectives,
             self.document,
         )
+
+    def _order(self, services: Mapping[str, Service]) -> None:
+        """Complain of needed services that are not declared, and of those that need each other."""
+        for service in services.values():
+            for index, needed in enumerate(service.needs):
+                at = ("services", service.name, "needs", index)
+                if needed not in services:
+                    near = did_you_mean(needed, services)
+                    self.complain(at, f"service '{service.name}' needs '{needed}', which is not declared{near}")
+                elif service.name in reached(services, needed):
+                    self.complain(at, f"'{service.name}' and '{needed}' need each other; neither could leave first")
 
     def _regions(self, data: Any) -> dict[str, Mapping[str, Any]]:
         if isinstance(data, list):
@@ -172,7 +186,9 @@ class _Reader:
                 )
             if model.capacity and model.load is None:
                 self.complain((*loc, "capacity"), "capacity means nothing without 'load', in the same unit", key=True)
-            return Service(name, tuple(routes.values()), tuple(checks), model.capacity, model.load)
+            load = model.load
+            given = self._provided(load, (*loc, "load")) if isinstance(load, dict) else load
+            return Service(name, tuple(routes.values()), tuple(checks), model.capacity, given, model.needs)
 
         return read
 
@@ -235,7 +251,47 @@ class _Reader:
                     (*at, "needs", index),
                     f"check '{name}' of service '{service}' needs database '{database}', which is not declared{near}",
                 )
-        return Check(name, model.needs, Provided(model.model_extra or {}, at, ("needs",)))
+        own = tuple(field.alias or key for key, field in CheckModel.model_fields.items())
+        vantages = {"": Provided(model.model_extra or {}, at, own)}
+        if model.vantages is not None:
+            vantages = self._vantages(model, at)
+        elif model.quorum is not None:
+            self.complain((*at, "quorum"), "a quorum is one of vantage points; name them under 'from'", key=True)
+        if 2 * max(model.fall, model.rise) * model.every > _LONGEST_LOOK:
+            said = f"one look may take up to {duration(2 * max(model.fall, model.rise) * model.every)}"
+            self.complain((*at, "every"), f"{said}, and {duration(_LONGEST_LOOK)} is the most; look more often")
+        majority = len(vantages) // 2 + 1
+        return Check(
+            name,
+            model.needs,
+            vantages,
+            model.quorum or majority,
+            model.slows,
+            model.fall,
+            model.rise,
+            model.every,
+        )
+
+    def _vantages(self, model: CheckModel, at: Loc) -> dict[str, Provided]:
+        found = {
+            name: provided
+            for name, data in (model.vantages or {}).items()
+            if (provided := self._provided(data, (*at, "from", name)))
+        }
+        for key in model.model_extra or {}:
+            self.complain((*at, key), f"'{key}' cannot stand beside 'from'; put it under that", key=True)
+        if len(found) < 2:
+            self.complain((*at, "from"), "two vantage points are needed at least; one alone needs no 'from'")
+        elif model.quorum is not None and not len(found) / 2 < model.quorum <= len(found):
+            self.complain(
+                (*at, "quorum"),
+                f"of {len(found)} vantage points more than half have to agree, {len(found) // 2 + 1} at least",
+            )
+        return found
+
+
+_LONGEST_LOOK = 30.0
+"""Seconds that one look at a check may take with all of its samples."""
 
 
 def _twice(service: str, route: Route) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from failover.health import region_health
+from failover.health import load_of, region_health
 from failover.steps.actions import Context
 from failover.topology import Route
 from failover.units import duration
 from failover.verdict import Verdict, failed, passed, unknown, worst
-from failover.world import Change, MemberChange, Role, RouteChange, World
+from failover.world import Change, MemberChange, Role, RouteChange, Unknown, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +87,21 @@ def target_health(context: Context, world: World, route: Route, change: RouteCha
     return worst(region_health(service, region, world) for region in receivers)
 
 
-def survivor_capacity(context: Context, _: World, route: Route, change: RouteChange) -> Verdict | None:
+def survivor_capacity(context: Context, world: World, route: Route, change: RouteChange) -> Verdict | None:
     service = context.topology.services[route.service]
     whole = sum(change.after.weights.values())
-    if not service.capacity or service.load is None or not whole or change.before.weights == change.after.weights:
+    if not service.capacity or not whole or change.before.weights == change.after.weights:
         return None
+    total = load_of(service, world)
+    if total is None:
+        return None
+    if isinstance(total, Unknown):
+        return unknown(f"the load of {service.name} is not known: {total.why}")
     verdicts = []
     for region, weight in change.after.weights.items():
         if region not in _receivers(change):
             continue
-        load = service.load * weight / whole
+        load = total * weight / whole
         limit = service.capacity.get(region)
         if limit is None:
             verdicts.append(unknown(f"{region} would carry {load:,.0f} rps; its capacity is not declared"))

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from failover.topology import Service, Topology
+from failover.topology import Provided, Service, Topology
 from failover.verdict import Outcome, Verdict, passed, unknown, worst
 from failover.weights import drained
-from failover.world import CheckId, RouteState, World
+from failover.world import CheckId, RouteState, Unknown, World
 
 
 def check_ids(topology: Topology, services: Iterable[str], regions: Iterable[str]) -> tuple[CheckId, ...]:
@@ -40,7 +40,8 @@ def region_health(service: Service, region: str, world: World) -> Verdict:
     """
     counted: list[Verdict] = []
     explained: list[str] = []
-    for check in service.checks:
+    checks = [check for check in service.checks if not check.slows]
+    for check in checks:
         identity = CheckId(service.name, check.name, region)
         verdict = world.checks.get(identity) or unknown(f"{identity} has not been looked at")
         orphaned = [name for name in check.needs if name in world.databases and not world.primaries(name)]
@@ -48,7 +49,7 @@ def region_health(service: Service, region: str, world: World) -> Verdict:
             explained.append(f"{identity} is set aside: {', '.join(orphaned)} has no primary")
         else:
             counted.append(verdict)
-    if not service.checks:
+    if not checks:
         return unknown(f"service {service.name} declares no checks")
     if not counted:
         return unknown(*explained, f"and no other check of {service.name} says anything")
@@ -90,3 +91,28 @@ def summary(topology: Topology, region: str, world: World) -> tuple[Outcome, int
     ids = check_ids(topology, topology.services, [region])
     good = sum(1 for identity in ids if identity in world.checks and world.checks[identity].passed)
     return regions_health(topology, topology.services, [region], world).outcome, good, len(ids)
+
+
+def strain(topology: Topology, services: Iterable[str], regions: Iterable[str], world: World) -> Verdict | None:
+    """The worst of the checks that slow a ramp, of `services` in those of `regions`; None where there are none."""
+    slowing = {
+        (service, check.name) for service in services for check in topology.services[service].checks if check.slows
+    }
+    seen = [
+        world.checks.get(identity) or unknown(f"{identity} has not been looked at")
+        for identity in check_ids(topology, dict.fromkeys(service for service, _ in slowing), regions)
+        if (identity.service, identity.check) in slowing
+    ]
+    return worst(seen) if seen else None
+
+
+def load_of(service: Service, world: World) -> float | Unknown | None:
+    """The load of `service` in requests per second: as declared, or as its probe saw it; None where it has none."""
+    if isinstance(service.load, Provided):
+        return world.loads.get(service.name, Unknown("it has not been looked at"))
+    return service.load
+
+
+def loads_of(topology: Topology, services: Iterable[str]) -> tuple[str, ...]:
+    """Those of `services` whose load has to be looked at."""
+    return tuple(name for name in services if isinstance(topology.services[name].load, Provided))

@@ -155,6 +155,15 @@ class Probe(Protocol):
     def probe(self) -> Verdict: ...
 
 
+@runtime_checkable
+class SupportsValue(Protocol):
+    """A probe that looks at a number."""
+
+    def value(self) -> float:
+        """The number, now. Raises Failed where it cannot be had."""
+        ...
+
+
 class Store(Protocol):
     """Append-only streams. Everything durable rests on `append`."""
 

@@ -11,8 +11,9 @@ from typing import Any
 from failover import declaration
 from failover.clock import SYSTEM, Clock
 from failover.engine.estate import Estate
+from failover.engine.sampling import Sampled
 from failover.errors import Failed, Invalid, Problem, Usage, did_you_mean
-from failover.ports import Database, Notifier, Probe, Router, RouteSpec, Store
+from failover.ports import Database, Notifier, Probe, Router, RouteSpec, Store, SupportsValue
 from failover.schema import Loc, build
 from failover.substitute import substitute
 from failover.topology import Provided, RouteModel, Topology
@@ -84,9 +85,15 @@ class _Assembly:
         notifiers = {name: self._notifier(name, provided) for name, provided in topology.notifiers.items()}
         probes = dict(self._probes())
         store = self._store(topology.store or Provided({"sqlite": {}}, ("store",)))
+        loads = {
+            service.name: self._load(service.load)
+            for service in topology.services.values()
+            if isinstance(service.load, Provided)
+        }
         if self.problems or store is None:
             return None
-        return Estate(topology, _whole(routers), _whole(databases), probes, _whole(notifiers), store, self.clock)
+        made = (_whole(routers), _whole(databases), probes, _whole(loads), _whole(notifiers))
+        return Estate(topology, *made, store, self.clock)
 
     def complain(self, loc: Loc, message: str, *, key: bool = False) -> None:
         self.problems.append(self.topology.document.problem(loc, message, key=key))
@@ -138,27 +145,49 @@ class _Assembly:
             config = config.model_copy(update={"path": Path(self.topology.document.name).parent / path})
         return chosen[0](config)  # type: ignore[no-any-return]  # whatever class the entry point names
 
-    def _probes(self) -> Iterable[tuple[CheckId, Probe]]:
+    def _probes(self) -> Iterable[tuple[CheckId, Sampled]]:
         for service in self.topology.services.values():
             regions = service.regions() or tuple(self.topology.regions)
             for check in service.checks:
-                chosen = self._choose("probes", check.provider)
-                if chosen is None:
-                    continue
-                kind, data, loc = chosen
+                places = {name: self._looks(provided, regions) for name, provided in check.vantages.items()}
                 for region in regions:
-                    names = {**self.topology.regions.get(region, {}), "region": region}
-                    before = len(self.problems)
-                    filled = substitute(data, names, self.complain, loc, place=f"for region '{region}'")
-                    spoiled = {(problem.line, problem.column) for problem in self.problems[before:]}
-                    after = len(self.problems)
-                    config = self._build(kind.Config, filled, loc)
-                    self.problems[after:] = [
-                        problem for problem in self.problems[after:] if (problem.line, problem.column) not in spoiled
-                    ]
-                    if config is None or spoiled:
-                        break
-                    yield CheckId(service.name, check.name, region), kind(config, self.clock)
+                    probes = {name: looks[region] for name, looks in places.items() if region in looks}
+                    if len(probes) == len(check.vantages):
+                        manner = (check.quorum, check.fall, check.rise, check.every, self.clock)
+                        yield CheckId(service.name, check.name, region), Sampled(probes, *manner)
+
+    def _looks(self, provided: Provided, regions: Iterable[str]) -> dict[str, Probe]:
+        """The probe that `provided` is in each of `regions`."""
+        chosen = self._choose("probes", provided)
+        if chosen is None:
+            return {}
+        kind, data, loc = chosen
+        made: dict[str, Probe] = {}
+        for region in regions:
+            names = {**self.topology.regions.get(region, {}), "region": region}
+            before = len(self.problems)
+            filled = substitute(data, names, self.complain, loc, place=f"for region '{region}'")
+            spoiled = {(problem.line, problem.column) for problem in self.problems[before:]}
+            after = len(self.problems)
+            config = self._build(kind.Config, filled, loc)
+            self.problems[after:] = [
+                problem for problem in self.problems[after:] if (problem.line, problem.column) not in spoiled
+            ]
+            if config is None or spoiled:
+                break
+            made[region] = kind(config, self.clock)
+        return made
+
+    def _load(self, provided: Provided) -> SupportsValue | None:
+        chosen = self._choose("probes", provided)
+        if chosen is None:
+            return None
+        kind, data, loc = chosen
+        config = self._build(kind.Config, data, loc)
+        if not hasattr(kind, "value"):
+            self.complain(loc, f"'{loc[-1]}' gives a verdict and no number", key=True)
+            return None
+        return kind(config, self.clock) if config is not None else None
 
     def _build(self, model: Any, data: Any, loc: Loc) -> Any:
         return build(model, {} if data is None else data, self.topology.document, loc, self.problems)
@@ -179,6 +208,7 @@ class _Assembly:
             if key not in known:
                 what = "key" if kinds else f"{group[:-1]} or key"
                 near = did_you_mean(key, (*known, *provided.known))
+                near = near if "did you mean" in near else did_you_mean(key, known)
                 if kinds and key in self._fields(group, kinds[0]):
                     near = f"; it belongs under '{kinds[0]}'"
                 self.complain((*provided.loc, key), f"unknown {what} '{key}'{near}", key=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -35,19 +35,32 @@ class RouteModel(Model):
 
 
 class CheckModel(Model):
-    """A check of a service: one probe, and the databases that it cannot pass without."""
+    """A check of a service: a probe or several vantage points, and the databases that it cannot pass without.
+
+    After a pass, `fall` failing samples in a row are a fail; after a fail, `rise` passing ones a pass.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     needs: tuple[str, ...] = ()
+    slows: bool = False
+    fall: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
+    rise: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
+    every: Duration = 1.0
+    vantages: dict[str, Any] | None = Field(None, alias="from")
+    quorum: Annotated[int, Field(ge=1, strict=True)] | None = None
 
 
 class ServiceModel(Model):
-    """Something that takes traffic in several regions. Capacity and load are requests per second."""
+    """Something that takes traffic in several regions. Capacity and load are requests per second.
 
+    `needs` are the services that this one calls: it leaves a region before them and comes back after them.
+    """
+
+    needs: tuple[str, ...] = ()
     routes: tuple[RouteModel, ...] = ()
     capacity: dict[str, Annotated[Rate, Field(gt=0)]] = {}
-    load: Annotated[Rate, Field(ge=0)] | None = None
+    load: Annotated[Rate, Field(ge=0)] | dict[str, Any] | None = None
     checks: dict[str, CheckModel] = {}
 
 
@@ -60,12 +73,25 @@ class DatabaseModel(Model):
 
 
 class Drain(Model):
-    """How traffic is moved unless a step says otherwise. Stages are percentages of a region's normal share."""
+    """How traffic is moved unless a step says otherwise. Stages are percentages of a region's normal share.
+
+    While a stage soaks, the survivors are looked at every `every`; an unknown is waited for, `hold` at most. A step
+    that a slowing check makes smaller is never smaller than `least` percent. `tail` is how long resolvers that keep
+    an old answer are waited for, `connections` how long open connections are, before they are counted, and ended
+    where `close` says so and the router can.
+    """
 
     ttl: Duration | None = None
     stages: tuple[Percent, ...] = (0,)
     soak: Duration = 0.0
     settle: Duration = 300.0
+    every: Duration = 10.0
+    hold: Duration = 60.0
+    least: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
+    on_fail: Literal["pause", "step-back"] = "pause"
+    tail: Duration = 60.0
+    connections: Duration = 0.0
+    close: bool = False
 
     @field_validator("stages")
     @classmethod
@@ -126,11 +152,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check of a service; `needs` are databases whose missing primary explains its failure."""
+    """A check of a service; `needs` are databases whose missing primary explains its failure.
+
+    One that `slows` says nothing of health: while it does not pass, traffic is moved in smaller steps. `vantages`
+    are where it is looked from, of which `quorum` have to agree.
+    """
 
     name: str
     needs: tuple[str, ...]
-    provider: Provided
+    vantages: Mapping[str, Provided]
+    quorum: int = 1
+    slows: bool = False
+    fall: int = 1
+    rise: int = 1
+    every: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +174,8 @@ class Service:
     routes: tuple[Route, ...]
     checks: tuple[Check, ...]
     capacity: Mapping[str, float]
-    load: float | None
+    load: float | Provided | None
+    needs: tuple[str, ...] = ()
 
     def regions(self) -> tuple[str, ...]:
         """The regions in which it takes traffic by any of its routes, in the order of its routes."""
@@ -179,3 +215,15 @@ def downwards(stages: tuple[int, ...]) -> tuple[int, ...]:
     if not stages or stages[-1] != 0 or not falling:
         raise ValueError("stages must fall and end at 0, like [75, 50, 25, 0]")
     return stages
+
+
+def reached(services: Mapping[str, Service], name: str) -> set[str]:
+    """The service `name` and all that it needs, directly or by others."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        one = left.pop()
+        if one not in found and one in services:
+            found.add(one)
+            left += services[one].needs
+    return found

@@ -1,6 +1,6 @@
 """Pass, fail or unknown, with the evidence. Unknown is never pass and never fail."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,3 +52,16 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     outcome = max((verdict.outcome for verdict in seen), key=_RANK.__getitem__)
     lines = (line for verdict in seen if verdict.outcome is outcome for line in verdict.evidence)
     return Verdict(outcome, tuple(dict.fromkeys(lines)))
+
+
+def agreed(seen: Mapping[str, Verdict], quorum: int) -> Verdict:
+    """Pass or fail where `quorum` of those who looked say so, each named; otherwise nobody knows.
+
+    With a quorum of more than half, who is blind alone decides nothing, and both can never be reached.
+    """
+    lines = tuple(f"from {place}: {line}" for place, verdict in seen.items() for line in verdict.evidence)
+    for outcome in (Outcome.PASS, Outcome.FAIL):
+        alike = sum(verdict.outcome is outcome for verdict in seen.values())
+        if alike >= quorum:
+            return Verdict(outcome, (f"{alike} of {len(seen)} say {outcome}", *lines))
+    return unknown(f"fewer than {quorum} of {len(seen)} agree", *lines)

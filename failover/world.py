@@ -88,6 +88,10 @@ class RouteChange:
     before: RouteState
     after: RouteState
     reason: str
+    recovery: bool = False
+    """Takes back the change before it, after which something went wrong; no plan lists it."""
+    part: bool = False
+    """Goes a part of the way of a change that the plan lists."""
 
     @property
     def resource(self) -> str:
@@ -134,11 +138,13 @@ class CheckId:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What was observed: routes by id, database members by database and region, checks by id."""
+    """What was observed: routes by id, database members by database and region, checks by id, loads by service in
+    requests per second."""
 
     routes: Mapping[str, RouteState | Unknown] = field(default_factory=dict)
     databases: Mapping[str, Mapping[str, Member]] = field(default_factory=dict)
     checks: Mapping[CheckId, Verdict] = field(default_factory=dict)
+    loads: Mapping[str, float | Unknown] = field(default_factory=dict)
 
     def merge(self, other: "World") -> "World":
         """This world with everything that `other` has seen put over it."""
@@ -146,6 +152,7 @@ class World:
             {**self.routes, **other.routes},
             {**self.databases, **other.databases},
             {**self.checks, **other.checks},
+            {**self.loads, **other.loads},
         )
 
     def after(self, change: Change) -> "World":
@@ -181,6 +188,8 @@ def encode(change: Change) -> dict[str, Any]:
             "before": {"weights": dict(change.before.weights), "ttl": change.before.ttl},
             "after": {"weights": dict(change.after.weights), "ttl": change.after.ttl},
             "reason": change.reason,
+            "recovery": change.recovery,
+            "part": change.part,
         }
     return {
         "database": change.database,
@@ -198,7 +207,7 @@ def decode(data: Mapping[str, Any]) -> Change:
     """The change that `encode` made `data` of. Raises KeyError or ValueError for anything else."""
     if "route" in data:
         before, after = (RouteState(data[end]["weights"], data[end]["ttl"]) for end in ("before", "after"))
-        return RouteChange(data["route"], before, after, data["reason"])
+        return RouteChange(data["route"], before, after, data["reason"], data["recovery"], data["part"])
     return MemberChange(
         data["database"],
         data["region"],
@@ -219,6 +228,24 @@ def same(one: Change, other: Change) -> bool:
         mine = (one.database, one.region, one.before, one.after, _loses_nothing(one))
         return mine == (other.database, other.region, other.before, other.after, _loses_nothing(other))
     return False
+
+
+def covers(planned: Change, change: Change) -> bool:
+    """Whether `change` is a part of `planned`: it begins and ends on the way of that one."""
+    if not isinstance(planned, RouteChange) or not isinstance(change, RouteChange) or not change.part:
+        return False
+    return planned.route == change.route and all(
+        _between(planned.before, state, planned.after) for state in (change.before, change.after)
+    )
+
+
+def _between(before: RouteState, state: RouteState, after: RouteState) -> bool:
+    if state.ttl not in (before.ttl, after.ttl) or state.weights.keys() != after.weights.keys():
+        return False
+    ways = (
+        (before.weights.get(region, 0), weight, after.weights[region]) for region, weight in state.weights.items()
+    )
+    return all(min(start, end) <= weight <= max(start, end) for start, weight, end in ways)
 
 
 def _loses_nothing(change: MemberChange) -> bool:

@@ -63,10 +63,14 @@ def test_region_variables_in_checks() -> None:
         *(CheckId("batch", "port", region) for region in regions),
     }
     page: Any = found.probes[CheckId("web", "page", "eu-central-1")]
-    assert page._config.url == "http://192.0.2.2:8081/eu-central-1"
-    assert page._config.contains == "${not filled in}"
+    assert page.vantages[""]._config.url == "http://192.0.2.2:8081/eu-central-1"
+    assert page.vantages[""]._config.contains == "${not filled in}"
     port: Any = found.probes[CheckId("batch", "port", "us-east-1")]
-    assert (port._config.host, port._config.port, port._config.timeout) == ("192.0.2.3", 8082, 2.0)
+    assert (port.vantages[""]._config.host, port.vantages[""]._config.port, port.vantages[""]._config.timeout) == (
+        "192.0.2.3",
+        8082,
+        2.0,
+    )
 
 
 def test_what_the_lab_writes_is_right(tmp_path: Path) -> None:

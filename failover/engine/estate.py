@@ -7,8 +7,19 @@ from types import MappingProxyType
 
 from failover.clock import Clock
 from failover.engine.gather import gather
+from failover.engine.sampling import Sampled
 from failover.errors import FailoverError
-from failover.ports import Database, Notifier, Probe, Router, Store, SupportsFencing, SupportsWeights
+from failover.ports import (
+    Database,
+    Notifier,
+    Router,
+    Store,
+    SupportsConnections,
+    SupportsFencing,
+    SupportsRemarks,
+    SupportsValue,
+    SupportsWeights,
+)
 from failover.secret import redact
 from failover.steps.actions import Context, Scope
 from failover.topology import Topology
@@ -23,7 +34,8 @@ class Estate:
     topology: Topology
     routers: Mapping[str, Router]
     databases: Mapping[str, Database]
-    probes: Mapping[CheckId, Probe]
+    probes: Mapping[CheckId, Sampled]
+    loads: Mapping[str, SupportsValue]
     notifiers: Mapping[str, Notifier]
     store: Store
     clock: Clock
@@ -45,6 +57,16 @@ class Estate:
                 for region in self.topology.regions
                 if database.can_fence(region)
             ),
+            frozenset(
+                route.id
+                for route in self.topology.routes.values()
+                if isinstance(self.routers[route.router], SupportsConnections)
+            ),
+            {
+                route.id: tuple(router.remarks(route.id))
+                for route in self.topology.routes.values()
+                if isinstance(router := self.routers[route.router], SupportsRemarks)
+            },
         )
 
     def observe(self, scope: Scope, fenced: Mapping[tuple[str, str], bool] = MappingProxyType({})) -> World:
@@ -61,6 +83,7 @@ class Estate:
             {route: Unknown("its router did not answer in time") for route in scope.routes},
             {name: self._silent() for name in scope.databases},
             {check: unknown(f"{check} did not answer in time") for check in scope.checks},
+            {service: Unknown("its load was not given in time") for service in scope.loads},
         )
         for name, ids in by_router.items():
             calls[f"router {name}"] = partial(self._routes, name, tuple(ids))
@@ -68,11 +91,14 @@ class Estate:
             calls[f"database {name}"] = partial(self._members, name, fenced)
         for check in scope.checks:
             calls[f"check {check}"] = partial(self._check, check)
+        for service in scope.loads:
+            calls[f"load {service}"] = partial(self._load, service)
         seen = gather(calls, lambda _: World())
         return World(
             {**silent.routes, **{key: state for part in seen.values() for key, state in part.routes.items()}},
             {**silent.databases, **{key: state for part in seen.values() for key, state in part.databases.items()}},
             {**silent.checks, **{key: state for part in seen.values() for key, state in part.checks.items()}},
+            {**silent.loads, **{key: state for part in seen.values() for key, state in part.loads.items()}},
         )
 
     def look(self, checks: Iterable[CheckId]) -> Mapping[CheckId, Verdict]:
@@ -104,6 +130,14 @@ class Estate:
         except Exception as error:  # noqa: BLE001 - as above; a probe never raises
             verdict = unknown(_broken(error))
         return World(checks={check: Verdict(verdict.outcome, tuple(map(redact, verdict.evidence)))})
+
+    def _load(self, service: str) -> World:
+        try:
+            return World(loads={service: self.loads[service].value()})
+        except FailoverError as error:
+            return World(loads={service: Unknown(redact(error.what))})
+        except Exception as error:  # noqa: BLE001 - as above
+            return World(loads={service: Unknown(_broken(error))})
 
     def _silent(self, why: str = "did not answer in time") -> dict[str, Member]:
         return {region: Member(Role.UNKNOWN, detail=why) for region in self.topology.regions}

@@ -11,6 +11,7 @@ from failover.engine.journal import Journal
 from failover.engine.process import reveal, run_command
 from failover.engine.readback import Readback
 from failover.engine.record import Record, command_key
+from failover.engine.settling import LATEST, SOONEST, Settling, empty
 from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, Refused
 from failover.health import checks_health, databases_of
 from failover.runbook import Step
@@ -20,6 +21,7 @@ from failover.steps.actions import (
     Ask,
     CatchUp,
     Changes,
+    Empty,
     Follow,
     Look,
     Note,
@@ -31,11 +33,8 @@ from failover.steps.actions import (
     Tell,
 )  # fmt: skip
 from failover.units import duration
-from failover.verdict import Verdict, failed, passed, unknown, worst
-from failover.world import Change, MemberChange, Role, RouteChange, World, encode, same
-
-_SOONEST, _LATEST = 0.05, 1.0
-"""Seconds between two looks at something that is waited for: at first, and at the most."""
+from failover.verdict import Verdict, failed, passed, unknown
+from failover.world import Change, MemberChange, Role, RouteChange, World, covers, encode, same
 
 
 @dataclass
@@ -76,16 +75,18 @@ class Live:
             case Look():
                 return self._look(step, action)
             case Settle():
-                return self._settle(step, action)
+                return Settling(self, step, action).done()
+            case Empty():
+                return empty(self, step, action)
             case CatchUp():
                 database = self.estate.databases[action.database]
                 verdict = database.caught_up(action.source, action.target, action.within)
-                return self._seen(step, f"{action.database}: {action.target} has caught up", verdict)
+                return self.seen(step, f"{action.database}: {action.target} has caught up", verdict)
             case Follow():
                 return self._follow(step, action)
             case Pause():
                 self.hands.progress(step.id, f"{action.why}: {duration(action.seconds)}")
-                self._sleep(step, action.seconds)
+                self.sleep(step, action.seconds)
                 return Seen(self.world)
             case Run():
                 return self._run(step, action)
@@ -94,7 +95,8 @@ class Live:
             case Tell():
                 return self._tell(step, action)
             case Note():
-                self.journal.append("note", step=step.id, text=action.text)
+                if action.lasts:
+                    self.journal.append("note", step=step.id, text=action.text)
                 return Seen(self.world)
 
     def _begin(self, step: Step) -> None:
@@ -156,13 +158,16 @@ class Live:
                     self.world = self.world.after(change)
 
     def _planned(self, step: Step, change: Change) -> None:
-        if isinstance(change, MemberChange) and change.recovery:
+        if change.recovery:
             return
         left = self.expected.get(step.id, [])
         for index, expected in enumerate(left):
-            if same(expected, change):
+            part = covers(expected, change)
+            if same(expected, change) or (part and change.after == expected.after):
                 del left[: index + 1]
-                return
+            elif not part:
+                continue
+            return
         raise Refused(
             "plan-changed",
             f"the approved plan does not hold {change.resource} going from {change.before} to {change.after}",
@@ -175,52 +180,12 @@ class Live:
         needed = databases_of(self.estate.topology, action.checks)
         world = self.observe(Scope(databases=needed, checks=action.checks))
         verdict = checks_health(self.estate.topology, action.checks, world)
-        return self._seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
-
-    def _settle(self, step: Step, action: Settle) -> Seen:
-        clock = self.estate.clock
-        deadline = clock.monotonic() + action.within
-        waiting = dict(action.wanted)
-        receipts = self.record.receipts
-        pause = _SOONEST
-        while True:
-            verdicts = {}
-            for route, wanted in waiting.items():
-                router = self.estate.routers[self.estate.topology.routes[route].router]
-                verdicts[route] = router.settled(route, wanted, receipts.get(route, ""))
-            waiting = {route: state for route, state in waiting.items() if not verdicts[route].passed}
-            if not waiting:
-                break
-            found = worst(verdicts.values())
-            if clock.monotonic() >= deadline:
-                return self._seen(step, "settled", found)
-            self.hands.progress(step.id, f"settling: {'; '.join(found.evidence)}")
-            self._sleep(step, pause)
-            pause = min(2 * pause, _LATEST)
-        self.journal.append("settled", step=step.id, routes=list(action.wanted))
-        if action.wait_out:
-            self._wait_out(step, action)
-        return Seen(self.world, passed())
-
-    def _wait_out(self, step: Step, action: Settle) -> None:
-        """Until no answer that was given before this run's changes can still be in a cache."""
-        now = self.estate.clock.wall()
-        left = 0.0
-        for route in action.wanted:
-            made = self.record.before(route)
-            ttl = action.stale.get(route, 0)
-            if isinstance(made, RouteChange) and made.before.ttl:
-                ttl = made.before.ttl
-            since = now - self.record.settled.get(route, now)
-            left = max(left, min(ttl - since, ttl))
-        if left > 0:
-            self.hands.progress(step.id, f"waiting out the TTL: {duration(left)}")
-            self._sleep(step, left)
+        return self.seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
 
     def _follow(self, step: Step, action: Follow) -> Seen:
         clock = self.estate.clock
         deadline = clock.monotonic() + action.within
-        pause = _SOONEST
+        pause = SOONEST
         while True:
             member = self.observe(Scope(databases=(action.database,))).databases[action.database][action.region]
             if (
@@ -239,9 +204,9 @@ class Live:
             if clock.monotonic() >= deadline:
                 break
             self.hands.progress(step.id, f"waiting: {state}")
-            self._sleep(step, pause)
-            pause = min(2 * pause, _LATEST)
-        return self._seen(step, f"{action.database}: {action.region} follows", verdict)
+            self.sleep(step, pause)
+            pause = min(2 * pause, LATEST)
+        return self.seen(step, f"{action.database}: {action.region} follows", verdict)
 
     def _run(self, step: Step, action: Run) -> Seen:
         env = reveal(action.env)
@@ -301,7 +266,7 @@ class Live:
         self.journal.append("answered", step=step.id, what=key)
         return Seen(self.world, passed())
 
-    def _seen(self, step: Step, what: str, verdict: Verdict) -> Seen:
+    def seen(self, step: Step, what: str, verdict: Verdict) -> Seen:
         self.journal.append(
             "check", step=step.id, what=what, outcome=str(verdict.outcome), evidence=list(verdict.evidence)
         )
@@ -317,7 +282,7 @@ class Live:
             self.world = self.world.merge(found)
             return self.world
 
-    def _sleep(self, step: Step, seconds: float) -> None:
+    def sleep(self, step: Step, seconds: float) -> None:
         if not self.estate.clock.sleep(seconds, self.hands.stop):
             self._stop_here(step)
 

@@ -10,7 +10,7 @@ from failover.errors import FailoverError, Refused
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
 from failover.secret import Secret
-from failover.steps.actions import Action, Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.steps.actions import Action, Ask, CatchUp, Changes, Empty, Follow, Look, Note, Pause, Run, Settle, Tell
 from failover.verdict import Verdict
 from failover.world import Change, RouteChange, World, encode
 
@@ -59,12 +59,18 @@ class Plan:
     def hash(self) -> str:
         """Names exactly this row of changes, checks and commands, on this topology, with these guards waived; the
         reasons and the lag do not enter it."""
-        shape = [[planned.step.id, [describe(action) for action in planned.actions]] for planned in self.steps]
+        shape = [
+            [planned.step.id, [describe(action) for action in planned.actions if not isinstance(action, Note)]]
+            for planned in self.steps
+        ]
         return _digest([self.runbook.name, shape, sorted(self.accepted), self.topology])
 
     def fingerprint(self, versions: Mapping[str, str]) -> str:
         """The shape of the path alone: resources, order, stages, gates, and each provider's path version."""
-        shape = [[planned.step.verb, [_shape(action) for action in planned.actions]] for planned in self.steps]
+        shape = [
+            [planned.step.verb, [_shape(action) for action in planned.actions if not isinstance(action, Note)]]
+            for planned in self.steps
+        ]
         return _digest([shape, dict(sorted(versions.items()))])
 
 
@@ -111,8 +117,11 @@ def describe(action: Action) -> dict[str, Any]:
             return {"changes": [{k: v for k, v in encode(item).items() if k != "reason"} for item in items]}
         case Look(checks=checks, about=about):
             return {"look": [str(check) for check in checks], "about": about}
-        case Settle(wanted=wanted, wait_out=wait_out):
-            return {"settle": {route: dict(state.weights) for route, state in wanted.items()}, "wait_out": wait_out}
+        case Settle(wanted=wanted, wait_out=wait_out, tail=tail):
+            weights = {route: dict(state.weights) for route, state in wanted.items()}
+            return {"settle": weights, "wait_out": wait_out, "tail": tail}
+        case Empty(routes=routes, region=region, within=within, close=close):
+            return {"empty": list(routes), "region": region, "within": within, "close": close}
         case CatchUp(database=database, source=source, target=target, within=within):
             return {"catch_up": database, "source": source, "target": target, "within": within}
         case Follow(database=database, region=region):

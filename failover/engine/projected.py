@@ -61,6 +61,7 @@ class Projected:
             tuple(route for route in scope.routes if route not in self.seen.routes),
             tuple(database for database in scope.databases if database not in self.seen.databases),
             tuple(check for check in scope.checks if check not in self.seen.checks),
+            tuple(service for service in scope.loads if service not in self.seen.loads),
         )
         if missing != Scope():
             found = self.estate.observe(missing, self.fenced)
@@ -70,9 +71,7 @@ class Projected:
 
     def perform(self, step: Step, action: Action) -> Seen:  # noqa: ARG002 - an actuator is told which step it is
         planned = self.plan.steps[-1]
-        if isinstance(action, Changes) and any(
-            isinstance(one, MemberChange) and one.recovery for one in action.items
-        ):
+        if isinstance(action, Changes) and any(one.recovery for one in action.items):
             return Seen(self.world)
         again = isinstance(action, Look) and action in planned.actions
         planned.actions.append(action)

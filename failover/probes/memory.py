@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel
 
 from failover.clock import Clock
+from failover.errors import Failed
 from failover.schema import Model
 from failover.verdict import Outcome, Verdict
 
@@ -13,9 +14,10 @@ verdicts: dict[str, Verdict] = {}
 
 
 class MemoryProbeConfig(Model):
-    """`outcome` is what it sees, unless `verdicts` says otherwise for its `shared` name."""
+    """`outcome` is what it sees, unless `verdicts` says otherwise for its `shared` name; `number` is its value."""
 
     outcome: Literal["pass", "fail", "unknown"] = "pass"
+    number: float | None = None
     shared: str = ""
 
 
@@ -31,7 +33,14 @@ class MemoryProbe:
 
     def __init__(self, config: MemoryProbeConfig, clock: Clock) -> None:  # noqa: ARG002 - the port's signature
         self._shared = config.shared
+        self._number = config.number
         self._configured = Verdict(Outcome(config.outcome), (f"set to {config.outcome}",))
 
     def probe(self) -> Verdict:
         return verdicts.get(self._shared, self._configured)
+
+    def value(self) -> float:
+        """The configured number. Raises Failed where there is none."""
+        if self._number is None:
+            raise Failed("no number is configured", next="set 'number' on the probe")
+        return self._number

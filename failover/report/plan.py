@@ -7,7 +7,7 @@ from typing import Any
 from failover.engine.plan import Plan, PlannedStep, describe
 from failover.errors import FailoverError, Refused
 from failover.report.words import WIDTH, count, filled, series, table
-from failover.steps.actions import Ask, CatchUp, Changes, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.steps.actions import Ask, CatchUp, Changes, Empty, Follow, Look, Note, Pause, Run, Settle, Tell
 from failover.units import duration
 from failover.verdict import worst
 from failover.world import MemberChange, Role, RouteChange, RouteState, World
@@ -114,6 +114,8 @@ def _checked(planned: PlannedStep) -> Iterator[str]:
                 yield about
             case Settle(wait_out=wait_out):
                 yield "every router and name server answers so" + (", old answers expired" if wait_out else "")
+            case Empty(region=region, close=close):
+                yield f"connections left in {region}" + (", which are ended" if close else "")
             case CatchUp(source=source, target=target):
                 yield f"{target} has every write of {source}"
             case Follow(region=region):

@@ -49,7 +49,14 @@ def topology_schema() -> Schema:
     service = _of(ServiceModel)
     routes = [_config("routers", name, "RouteConfig") for name in sorted(found("routers"))]
     service["properties"]["routes"]["items"] = _merged(_of(RouteModel), routes)
-    service["properties"]["checks"]["additionalProperties"] = _provided("probes", CheckModel, _filled)
+    check = _provided("probes", CheckModel, _filled)
+    looks = {key: value for key, value in check["properties"].items() if key in found("probes")}
+    vantage = {**_provided("probes"), "properties": looks}
+    check["properties"]["from"] = {**_each(vantage), "minProperties": 2}
+    check["oneOf"].append({"required": ["from"]})
+    check["dependentRequired"] = {"quorum": ["from"]}
+    service["properties"]["checks"]["additionalProperties"] = check
+    service["properties"]["load"]["anyOf"] = [{"type": "number", "minimum": 0}, _provided("probes")]
     names: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "uniqueItems": True}
     variables: Schema = {"type": "object", "additionalProperties": {"type": ["object", "null"]}, "minProperties": 2}
     parts: Mapping[str, Schema] = {

@@ -63,6 +63,10 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
             return [f"{event['what']}: {event['outcome']}" + _evidence(event)]
         case "settled":
             return ["settled: every name server and router answers so"]
+        case "converged":
+            return _converged(event)
+        case "connections":
+            return _connections(event)
         case "guard":
             waived = "waived" if event["accepted"] else "refuses"
             return [f"guard {event['guard']} {waived}: {'; '.join(event['evidence'])}"]
@@ -82,6 +86,31 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         case "run-ended":
             return [f"ended: {event['status']}" + (f", {event['error']}" if event.get("error") else "")]
     return []
+
+
+def _converged(event: Mapping[str, Any]) -> list[str]:
+    """How long it took until everybody answered so, and who does not yet."""
+    [route] = event["routes"]
+    took = sorted(event["seconds"].values())
+    lines = []
+    if took:
+        half, most = took[(len(took) - 1) // 2], took[(len(took) - 1) * 95 // 100]
+        lines.append(
+            f"{route}: {count(len(took), 'server')} answer so, half after {duration(half)}, 95 % after "
+            f"{duration(most)}, the last after {duration(took[-1])}"
+        )
+    return lines + [f"{route}: {server} does not yet: {'; '.join(why)}" for server, why in event["late"].items()]
+
+
+def _connections(event: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for route, number in event["left"].items():
+        if isinstance(number, str):
+            lines.append(f"{route}: connections to {event['region']} cannot be counted: {number}")
+        else:
+            ended = " and were ended" if number and event["closed"] else ""
+            lines.append(f"{route}: {count(number, 'connection')} to {event['region']} were left{ended}")
+    return lines + [f"connections could not be ended: {problem}" for problem in event["problems"]]
 
 
 def _evidence(event: Mapping[str, Any]) -> str:

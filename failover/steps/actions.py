@@ -12,11 +12,14 @@ from failover.world import Change, CheckId, RouteState, World
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a step may know besides the world. `weighted` are the routes that take any share, `fenceable` the
-    members, as (database, region), that a device can fence although they cannot be asked."""
+    members, as (database, region), that a device can fence although they cannot be asked. `counted` are the routes
+    whose connections are seen, `remarks` what routers have to say of a route."""
 
     topology: Topology
     weighted: frozenset[str]
     fenceable: frozenset[tuple[str, str]]
+    counted: frozenset[str] = frozenset()
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Scope:
     routes: tuple[str, ...] = ()
     databases: tuple[str, ...] = ()
     checks: tuple[CheckId, ...] = ()
+    loads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,25 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Settle:
     """Wait until the routes are seen to be as wanted; with `wait_out`, also until answers given before are stale.
-    `stale` are the seconds that answers from before this run may live, by route, where it has changed nothing."""
+    `stale` are the seconds that answers from before this run may live, by route, where it has changed nothing; for
+    `tail` seconds more, resolvers that keep an answer longer than they should are waited for, and then named."""
 
     wanted: Mapping[str, RouteState]
     within: float
     wait_out: bool
     stale: Mapping[str, int] = field(default_factory=dict)
+    tail: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Wait until no connection to `region` is left on `routes`, for `within` seconds at most; count those that are,
+    and end them where `close` says so."""
+
+    routes: tuple[str, ...]
+    region: str
+    within: float
+    close: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +128,13 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Say this in the plan and in the record."""
+    """Say this in the plan, and in the record too where it `lasts`."""
 
     text: str
+    lasts: bool = True
 
 
-Action = Changes | Look | Settle | CatchUp | Follow | Pause | Run | Ask | Tell | Note
+Action = Changes | Look | Settle | Empty | CatchUp | Follow | Pause | Run | Ask | Tell | Note
 
 
 @dataclass(frozen=True, slots=True)

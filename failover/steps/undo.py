@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from failover.health import check_ids, databases_of
 from failover.schema import Model
 from failover.steps.actions import Changes, Context, Note, Scope, Settle, Steps
-from failover.steps.traffic import require
+from failover.steps.watching import require
 from failover.world import RouteChange, World
 
 

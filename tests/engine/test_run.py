@@ -671,7 +671,7 @@ def test_a_stop_never_falls_between_fence_and_promote() -> None:
 def test_a_stop_ends_a_wait(text: str) -> None:
     made = worlds.estate()
     hands = Hands()
-    hands.progress = lambda _, line: hands.stop.set() if "1 h" in line else None
+    hands.progress = lambda _, line: hands.stop.set() if line.startswith(("wait", "soak")) else None
     with pytest.raises(Interrupted):
         worlds.run(made, worlds.book(made, f"runbook: r\nsteps:\n- {text}\n"), hands)
     assert sum(worlds.clock(made).slept) < 3600
