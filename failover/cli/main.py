@@ -37,6 +37,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("release", act.release),
     ("runs", see.runs),
     ("show", see.show),
+    ("evidence", see.evidence),
     ("validate", see.validate),
     ("schema", see.schema),
     ("providers", see.providers),

@@ -8,7 +8,7 @@ import typer
 from failover.cli import output
 from failover.cli.options import Accept, Inputs, Json, Reason, TopologyFile, accepted_guards, estate_of, pairs
 from failover.clock import SYSTEM
-from failover.errors import Invalid, Problem
+from failover.errors import Invalid, Problem, Usage, did_you_mean
 
 if TYPE_CHECKING:
     from failover.engine.estate import Estate
@@ -72,19 +72,50 @@ def _seen(estate: "Estate") -> "tuple[World, dict[str, Mapping[str, Any]], list[
     return world, Locks(estate.store, estate.clock, is_open).holders(), records
 
 
-def _records(estate: "Estate") -> list["Record"]:
+def _records(estate: "Estate", recent: int | None = _RECENT) -> list["Record"]:
     from failover.engine.journal import Altered
     from failover.engine.runner import read_record
     from failover.engine.runner import runs as all_runs
     from failover.report.words import error_lines
 
     records = []
-    for run in all_runs(estate)[-_RECENT:]:
+    for run in all_runs(estate)[-recent if recent else None :]:
         try:
             records.append(read_record(estate, run))
         except Altered as error:
             output.err(error_lines(error))
     return records
+
+
+def evidence(
+    region: Annotated[list[str] | None, typer.Argument(help="The regions; all otherwise.")] = None,
+    topology: TopologyFile = None,
+    max_age: Annotated[
+        str, typer.Option("--max-age", help="End with 1 where a path was not proven within this time, like 30d.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """When exactly today's way out of each region was last gone, for what, how long it took, and what differs."""
+    from failover.engine.evidence import evidence as gathered
+    from failover.report.evidence import evidence_data, evidence_lines, overdue
+    from failover.units import seconds
+
+    estate = estate_of(topology)
+    for name in region or ():
+        if name not in estate.topology.regions:
+            raise Usage(f"there is no region called '{name}'{did_you_mean(name, estate.topology.regions)}")
+    try:
+        most = seconds(max_age) if max_age else None
+    except ValueError as error:
+        raise Usage(f"--max-age: {error}") from None
+    found = gathered(estate, _records(estate, None), region or estate.topology.regions)
+    now = estate.clock.wall()
+    if as_json:
+        output.document({"topology": estate.topology.name, "paths": evidence_data(found, now, most)})
+    else:
+        output.out(evidence_lines(found, now, most))
+    if any(overdue(one, now, most) for one in found):
+        raise typer.Exit(1)
 
 
 def plan(

@@ -99,6 +99,10 @@ class Record:
         """The intents as they are now: a step that runs beside may add one at any moment."""
         return list(self.intents.values())
 
+    def moved(self, step: str) -> list[Change]:
+        """Every change that `step` made, oldest first."""
+        return [change for intent in self._all if intent.step == step for change in intent.made]
+
     def before(self, route: str) -> Change | None:
         """The last change of `route` that was made."""
         made = [change for change in self.applied if isinstance(change, RouteChange) and change.route == route]

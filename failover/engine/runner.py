@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from failover.clock import stamp
 from failover.engine import projected
 from failover.engine.estate import Estate
+from failover.engine.evidence import paths
 from failover.engine.journal import PREFIX, Journal
 from failover.engine.live import Hands, Live
 from failover.engine.locks import Locks, held
@@ -98,6 +99,7 @@ class Session:
             "regions": list(regions),
             "plan": plan.hash,
             "fingerprint": plan.fingerprint(versions),
+            "paths": paths(estate, runbook),
             "owner": owner(),
         }
         subject = "-".join(regions) if 0 < len(regions) <= 2 else runbook.name

@@ -99,7 +99,7 @@ class _Ramp:
         return sorted({stage for route in self.routes for stage in self.stages(route)}, reverse=not self.back)
 
     def stages(self, route: Route) -> set[int]:
-        down = _stages(self.context, self.spec, route)
+        down = stages_of(self.context, self.spec, route)
         return {100, *(percent for percent in down if percent)} if self.back else set(down)
 
     def target(self, route: Route, now: RouteState, percent: int) -> RouteState:
@@ -262,7 +262,8 @@ def _share(context: Context, route: Route, now: RouteState, region: str, percent
     return switched(route.weights, present, region, percent)
 
 
-def _stages(context: Context, spec: verbs.Drain | verbs.Restore, route: Route) -> tuple[int, ...]:
+def stages_of(context: Context, spec: verbs.Drain | verbs.Restore, route: Route) -> tuple[int, ...]:
+    """The percentages of its normal share that a region goes down by on `route`."""
     if spec.pace == "immediate":
         return (0,)
     return spec.stages or route.stages or context.topology.drain.stages

@@ -356,3 +356,18 @@ def test_a_run_goes_on_in_the_journal_that_it_was_found_in(estate: Estate) -> No
     assert estate.json("runs")["runs"][-1]["status"] == "done"
     estate.topology.write_text(text)
     assert estate.json("runs")["runs"][-1]["status"] == "stopped"
+
+
+def test_evidence_is_a_gate_for_planned_work(estate: Estate) -> None:
+    assert "never" in estate("evidence")
+    estate("evidence", "--max-age", "30d", "east", code=1)
+    estate("drain", "east", "--yes", "--purpose", "release")
+    said = estate("evidence", "--max-age", "30d", "east")
+    assert "release" in said
+    assert "unchanged" in said
+    path = estate.json("evidence", "--max-age", "30d", "east")["paths"][0]
+    assert path["exact"]["purpose"] == "release"
+    assert (path["differs"], path["overdue"]) == ([], False)
+    estate("evidence", "--max-age", "1ms", "east", code=1)
+    estate("evidence", "aest", code=2)
+    estate("evidence", "--max-age", "soon", code=2)
