@@ -130,10 +130,5 @@ def _proofs(record: Record) -> Iterable[tuple[tuple[str, str], Proof, Path]]:
         }
         for service, parts in entry["services"].items():
             if service in left:
-                purpose = record.started["purpose"]
-                yield (
-                    entry["region"],
-                    service,
-                    Proof(record.id, purpose, step.ended, step.ended - step.started),
-                    parts,
-                )
+                proof = Proof(record.id, record.started["purpose"], step.ended, step.ended - step.started)
+                yield (entry["region"], service), proof, parts
