@@ -1,9 +1,9 @@
-"""The figures that matter, each beside a peer in the same run. `python -m bench [startup] [steps] [switchover]`."""
+"""The figures that matter, each beside a peer in the same run. `python -m bench [NAME]...`."""
 
 import sys
 from collections.abc import Callable
 
-from bench import startup, steps
+from bench import scale, startup, steps
 from bench.peers import Row
 
 
@@ -13,7 +13,12 @@ def _switchover() -> list[Row]:
     return switchover.rows()
 
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"startup": startup.rows, "steps": steps.rows, "switchover": _switchover}
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "startup": startup.rows,
+    "steps": steps.rows,
+    "scale": scale.rows,
+    "switchover": _switchover,
+}
 
 
 def main() -> int:

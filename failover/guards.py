@@ -28,6 +28,7 @@ MemberRule = Callable[[Context, World, MemberChange], Verdict | None]
 def judge(context: Context, world: World, changes: Iterable[Change]) -> Iterator[Judgement]:
     """What every guard that has a say says of each of `changes`, made one after another on `world`."""
     for change in changes:
+        # No guard looks at a route but at the change itself, so the world moves on with the members only.
         if isinstance(change, RouteChange):
             route = context.topology.routes[change.route]
             for name, (route_rule, ways_out, waivable) in ROUTE_GUARDS.items():
@@ -39,7 +40,7 @@ def judge(context: Context, world: World, changes: Iterable[Change]) -> Iterator
                 verdict = member_rule(context, world, change)
                 if verdict is not None:
                     yield Judgement(name, verdict, ways_out, waivable=True)
-        world = world.after(change)
+            world = world.after(change)
 
 
 def all_weights_zero(_: Context, __: World, route: Route, change: RouteChange) -> Verdict | None:
@@ -65,12 +66,14 @@ def last_region(context: Context, world: World, route: Route, change: RouteChang
     if not _lowered(change):
         return None
     service = context.topology.services[route.service]
-    left = [region for region, weight in change.after.weights.items() if weight > 0]
-    health = {region: region_health(service, region, world) for region in left}
     needed = context.topology.objectives.survivors
-    alive = sum(verdict.passed for verdict in health.values())
-    if alive >= needed:
-        return passed(f"{alive} of {needed} needed")
+    health: dict[str, Verdict] = {}
+    alive = 0
+    for region in (name for name, weight in change.after.weights.items() if weight > 0):
+        health[region] = region_health(service, region, world)
+        alive += health[region].passed
+        if alive == needed:
+            return passed(f"{needed} needed, and there")
     seen = [
         f"{region}: {line}" for region, verdict in health.items() if not verdict.passed for line in verdict.evidence
     ]
@@ -98,9 +101,8 @@ def survivor_capacity(context: Context, world: World, route: Route, change: Rout
     if isinstance(total, Unknown):
         return unknown(f"the load of {service.name} is not known: {total.why}")
     verdicts = []
-    for region, weight in change.after.weights.items():
-        if region not in _receivers(change):
-            continue
+    for region in _receivers(change):
+        weight = change.after.weights[region]
         load = total * weight / whole
         limit = service.capacity.get(region)
         if limit is None:

@@ -15,7 +15,7 @@ def check_ids(topology: Topology, services: Iterable[str], regions: Iterable[str
         CheckId(service.name, check.name, region)
         for service in (topology.services[name] for name in services)
         for region in wanted
-        if not service.routes or region in service.regions()
+        if not service.routes or region in service.regions
         for check in service.checks
     )
 
@@ -76,7 +76,7 @@ def regions_health(topology: Topology, services: Iterable[str], regions: Iterabl
         region_health(service, region, world)
         for service in (topology.services[name] for name in services)
         for region in wanted
-        if not service.routes or region in service.regions()
+        if not service.routes or region in service.regions
     )
 
 

@@ -147,7 +147,7 @@ class _Assembly:
 
     def _probes(self) -> Iterable[tuple[CheckId, Sampled]]:
         for service in self.topology.services.values():
-            regions = service.regions() or tuple(self.topology.regions)
+            regions = service.regions or tuple(self.topology.regions)
             for check in service.checks:
                 places = {name: self._looks(provided, regions) for name, provided in check.vantages.items()}
                 for region in regions:

@@ -168,7 +168,7 @@ class Check:
     every: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Service:
     name: str
     routes: tuple[Route, ...]
@@ -177,6 +177,7 @@ class Service:
     load: float | Provided | None
     needs: tuple[str, ...] = ()
 
+    @cached_property
     def regions(self) -> tuple[str, ...]:
         """The regions in which it takes traffic by any of its routes, in the order of its routes."""
         return tuple(dict.fromkeys(region for route in self.routes for region in route.weights))

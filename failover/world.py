@@ -155,10 +155,16 @@ class World:
             {**self.loads, **other.loads},
         )
 
-    def after(self, change: Change) -> "World":
-        """The world in which `change` has been made and nothing else has moved."""
-        if isinstance(change, RouteChange):
-            return replace(self, routes={**self.routes, change.route: change.after})
+    def after(self, *changes: Change) -> "World":
+        """The world in which `changes` have been made, one after another, and nothing else has moved."""
+        moved = {change.route: change.after for change in changes if isinstance(change, RouteChange)}
+        world = replace(self, routes={**self.routes, **moved}) if moved else self
+        for change in changes:
+            if isinstance(change, MemberChange):
+                world = world._with(change)  # noqa: SLF001 - of its own class
+        return world
+
+    def _with(self, change: MemberChange) -> "World":
         members = dict(self.databases[change.database])
         if change.after is Role.PRIMARY and change.before is not Role.FENCED:
             members = {region: replace(member, streaming=False) for region, member in members.items()}

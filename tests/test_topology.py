@@ -51,7 +51,7 @@ def test_two_routes_on_one_router() -> None:
     assert routes["web@dns/public"].stages == (25, 0)
     assert routes["web@dns/api"].config == {"record": "api.example.com.", "type": "CNAME"}
     web = topology.services["web"]
-    assert (web.load, web.capacity, web.regions()) == (10.5, {"east": 20, "west": 20.5}, ("east", "west"))
+    assert (web.load, web.capacity, web.regions) == (10.5, {"east": 20, "west": 20.5}, ("east", "west"))
     assert topology.objectives.lag == 0
 
 

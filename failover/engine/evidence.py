@@ -79,7 +79,7 @@ def paths(estate: Estate, runbook: Runbook) -> list[dict[str, object]]:
             "services": {
                 name: dict(path(estate, services[name], step.spec))
                 for name in (services if step.spec.services == ALL else step.spec.services)
-                if step.spec.region in services[name].regions()
+                if step.spec.region in services[name].regions
             },
         }
         for step in runbook.steps
@@ -99,7 +99,7 @@ def evidence(estate: Estate, records: Iterable[Record], regions: Iterable[str]) 
     found = []
     for region in regions:
         for service in estate.topology.services.values():
-            if region not in service.regions():
+            if region not in service.regions:
                 continue
             today = path(estate, service, Drain(region=region))
             runs = gone.get((region, service.name), [])

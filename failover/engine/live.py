@@ -23,6 +23,7 @@ from failover.steps.actions import (
     Changes,
     Empty,
     Follow,
+    Forecast,
     Look,
     Note,
     Pause,
@@ -94,8 +95,8 @@ class Live:
                 return self._ask(step, action)
             case Tell():
                 return self._tell(step, action)
-            case Note():
-                if action.lasts:
+            case Note() | Forecast():
+                if isinstance(action, Note) and action.lasts:
                     self.journal.append("note", step=step.id, text=action.text)
                 return Seen(self.world)
 

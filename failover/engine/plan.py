@@ -10,7 +10,21 @@ from failover.errors import FailoverError, Refused
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
 from failover.secret import Secret
-from failover.steps.actions import Action, Ask, CatchUp, Changes, Empty, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.steps.actions import (
+    Action,
+    Ask,
+    CatchUp,
+    Changes,
+    Empty,
+    Follow,
+    Forecast,
+    Look,
+    Note,
+    Pause,
+    Run,
+    Settle,
+    Tell,
+)
 from failover.verdict import Verdict
 from failover.world import Change, RouteChange, World, encode
 
@@ -60,7 +74,10 @@ class Plan:
         """Names exactly this row of changes, checks and commands, on this topology, with these guards waived; the
         reasons and the lag do not enter it."""
         shape = [
-            [planned.step.id, [describe(action) for action in planned.actions if not isinstance(action, Note)]]
+            [
+                planned.step.id,
+                [describe(action) for action in planned.actions if not isinstance(action, Note | Forecast)],
+            ]
             for planned in self.steps
         ]
         return _digest([self.runbook.name, shape, sorted(self.accepted), self.topology])
@@ -68,7 +85,10 @@ class Plan:
     def fingerprint(self, versions: Mapping[str, str]) -> str:
         """The shape of the path alone: resources, order, stages, gates, and each provider's path version."""
         shape = [
-            [planned.step.verb, [_shape(action) for action in planned.actions if not isinstance(action, Note)]]
+            [
+                planned.step.verb,
+                [_shape(action) for action in planned.actions if not isinstance(action, Note | Forecast)],
+            ]
             for planned in self.steps
         ]
         return _digest([shape, dict(sorted(versions.items()))])
@@ -137,6 +157,8 @@ def describe(action: Action) -> dict[str, Any]:
             return {"notify": notifier, "message": message}
         case Note(text=text):
             return {"note": text}
+        case Forecast(service=service, region=region, loads=loads, limit=limit):
+            return {"forecast": service, "region": region, "loads": list(loads), "limit": limit}
 
 
 def _shape(action: Action) -> Any:

@@ -77,8 +77,8 @@ class Projected:
         planned.actions.append(action)
         if isinstance(action, Changes):
             self.touched = True
+            self.world = self.world.after(*action.items)
             for change in action.items:
-                self.world = self.world.after(change)
                 if isinstance(change, MemberChange) and change.after is Role.PRIMARY:
                     self._expect(change.database)
         elif isinstance(action, Look) and not self.touched and not again:

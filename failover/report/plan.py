@@ -7,18 +7,36 @@ from typing import Any
 from failover.engine.plan import Plan, PlannedStep, describe
 from failover.errors import FailoverError, Refused
 from failover.report.words import WIDTH, count, filled, series, table
-from failover.steps.actions import Ask, CatchUp, Changes, Empty, Follow, Look, Note, Pause, Run, Settle, Tell
+from failover.steps.actions import (
+    Ask,
+    CatchUp,
+    Changes,
+    Empty,
+    Follow,
+    Forecast,
+    Look,
+    Note,
+    Pause,
+    Run,
+    Settle,
+    Tell,
+)
 from failover.units import duration
 from failover.verdict import worst
 from failover.world import MemberChange, Role, RouteChange, RouteState, World
+
+_NAMED = 6
+"""How many services that move alike are named."""
+_FORECASTS = 8
+"""How many regions are shown with what they will carry."""
 
 
 def plan_lines(plan: Plan, command: str) -> list[str]:
     """The plan in text. `command` is what would run exactly this."""
     subject = " ".join(str(value) for value in plan.runbook.inputs.values() if isinstance(value, str) and value)
     counts = f"{count(len(plan.changes), 'change')}, {count(plan.checks, 'check')}"
-    head = f"{plan.runbook.name} {subject}".strip()
-    lines = [f"{head:<42} plan {plan.hash} · {counts}", ""]
+    head, digest = f"{plan.runbook.name} {subject}".strip(), plan.hash
+    lines = [f"{head:<42} plan {digest} · {counts}", ""]
     heads = table(
         [(f"{number} {planned.step.id}", planned.step.verb) for number, planned in enumerate(plan.steps, 1)]
     )
@@ -30,7 +48,7 @@ def plan_lines(plan: Plan, command: str) -> list[str]:
     if guards:
         lines += ["", *filled("guards  ", guards, " · ")]
     if plan.refusal is None:
-        lines += [f"Nothing was changed. To run exactly this: {command} --plan {plan.hash}"]
+        lines += [f"Nothing was changed. To run exactly this: {command} --plan {digest}"]
     return lines
 
 
@@ -56,9 +74,12 @@ def _said(planned: PlannedStep, before: World) -> Iterator[str]:
     for change in planned.changes:
         if isinstance(change, RouteChange):
             routes.setdefault(change.route, [change.before]).append(change.after)
+    alike: dict[tuple[str, str], list[str]] = {}
     for route, states in routes.items():
         service, _, router = route.partition("@")
-        yield f"{service:<8} {'   '.join(series(states))}   by {router}"
+        alike.setdefault(("   ".join(series(states)), router), []).append(service)
+    for (moves_so, router), services in alike.items():
+        yield f"{_several(services) + ' ':<8} {moves_so}   by {router}"
     moves = [change for change in planned.changes if isinstance(change, MemberChange)]
     yield from _moves(moves)
     for change in moves:
@@ -75,12 +96,32 @@ def _said(planned: PlannedStep, before: World) -> Iterator[str]:
                 yield f"{notifier} will be told: {message}"
             case Note(text=text):
                 yield text
+    yield from _forecasts([action for action in planned.actions if isinstance(action, Forecast)])
     checked = _stages(_checked(planned))
     if checked:
         yield "will be checked: " + "; ".join(checked)
     waits = sum(action.seconds for action in planned.actions if isinstance(action, Pause))
     if waits:
         yield f"waits {duration(waits)} in all, and for what is named above"
+
+
+def _several(names: list[str]) -> str:
+    most = ", ".join(names[:_NAMED])
+    return most if len(names) <= _NAMED else f"{most} and {len(names) - _NAMED} more"
+
+
+def _forecasts(forecasts: list[Forecast]) -> Iterator[str]:
+    """The fullest first, and of very many only those."""
+    fullest = sorted(forecasts, key=lambda one: -one.peak)
+    for one in fullest[:_FORECASTS]:
+        row = " → ".join(f"{load:,.0f}" for load in one.loads)
+        yield f"{one.service:<8} {one.region} will carry {row} of {one.limit:,.0f} rps ({_percent(one.peak)})"
+    if len(fullest) > _FORECASTS:
+        yield f"{len(fullest) - _FORECASTS} more will be no fuller than {_percent(fullest[_FORECASTS].peak)}"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
 
 
 def _moves(changes: list[MemberChange]) -> Iterator[str]:

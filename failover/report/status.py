@@ -82,7 +82,7 @@ def _unseen(topology: Topology, world: World) -> list[str]:
     for service in topology.services.values():
         for region in topology.regions:
             verdict = region_health(service, region, world)
-            if not verdict.passed and (not service.routes or region in service.regions()):
+            if not verdict.passed and (not service.routes or region in service.regions):
                 lines.append(f"  {region}: {'; '.join(verdict.evidence)}")
     said = dict.fromkeys(lines)
     return ["", *(part for line in said for part in filled("  ", line.strip().split("; "), "; "))] if said else []

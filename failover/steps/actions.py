@@ -134,7 +134,22 @@ class Note:
     lasts: bool = True
 
 
-Action = Changes | Look | Settle | Empty | CatchUp | Follow | Pause | Run | Ask | Tell | Note
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What `region` will carry of `service`, in requests per second: now and after each stage, and its `limit`."""
+
+    service: str
+    region: str
+    loads: tuple[float, ...]
+    limit: float
+
+    @property
+    def peak(self) -> float:
+        """The most of it, as a part of the limit."""
+        return max(self.loads) / self.limit
+
+
+Action = Changes | Look | Settle | Empty | CatchUp | Follow | Pause | Run | Ask | Tell | Note | Forecast
 
 
 @dataclass(frozen=True, slots=True)

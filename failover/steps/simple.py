@@ -89,7 +89,7 @@ def _services(context: Context, spec: verbs.Check) -> tuple[str, ...]:
 
 def _takes_part(context: Context, name: str, regions: tuple[str, ...]) -> bool:
     service = context.topology.services[name]
-    return not service.routes or bool(set(service.regions()) & set(regions))
+    return not service.routes or bool(set(service.regions) & set(regions))
 
 
 def _regions(context: Context, spec: verbs.Check) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from failover import verbs
 from failover.errors import Failed, FailoverError
 from failover.health import check_ids, databases_of, load_of, loads_of, out_of_service
-from failover.steps.actions import Action, Changes, Context, Empty, Look, Note, Scope, Seen, Steps
+from failover.steps.actions import Action, Changes, Context, Empty, Forecast, Look, Note, Scope, Seen, Steps
 from failover.steps.watching import settle, watch
 from failover.topology import Route, reached
 from failover.weights import active, staged, switched
@@ -164,22 +164,21 @@ class _Ramp:
 def _predicted(ramp: _Ramp, world: World) -> Generator[Action, Seen, None]:
     """Say what each region that is to receive traffic will carry at each stage, where that is declared."""
     topology = ramp.context.topology
+    goals = ramp.goals()
     for route in ramp.routes:
         service, now = topology.services[route.service], world.routes[route.id]
         load = load_of(service, world)
         if isinstance(now, Unknown) or not isinstance(load, int | float) or not service.capacity:
             continue
-        states = [now]
-        for percent in ramp.goals():
-            if percent in ramp.stages(route):
+        states, own = [now], ramp.stages(route)
+        for percent in goals:
+            if percent in own:
                 states.append(ramp.target(route, states[-1], percent))
         for region in route.weights:
             carried = [load * state.weights.get(region, 0) / (sum(state.weights.values()) or 1) for state in states]
             limit = service.capacity.get(region)
             if carried[-1] > carried[0] and limit:
-                row = " → ".join(f"{one:,.0f}" for one in dict.fromkeys(carried))
-                peak = f"{max(carried) / limit:.0%}".replace("%", " %")
-                yield Note(f"{service.name:<8} {region} will carry {row} of {limit:,.0f} rps ({peak})", lasts=False)
+                yield Forecast(service.name, region, tuple(dict.fromkeys(carried)), limit)
 
 
 def _remarks(context: Context, routes: Iterable[Route]) -> Generator[Action, Seen, None]:
