@@ -11,7 +11,8 @@ import pytest
 
 from docs.reference import PAGE, page
 from failover.guards import MEMBER_GUARDS, ROUTE_GUARDS, WAIVABLE
-from failover.registry import KINDS, found
+from failover.registry import KINDS, found, open_estate
+from failover.yaml import load
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -40,6 +41,27 @@ def test_every_guard_is_explained() -> None:
 def test_every_provider_is_documented() -> None:
     text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
     assert [name for kind in KINDS for name in found(kind) if f"`{name}`" not in text] == []
+
+
+def _blocks() -> list[tuple[str, str]]:
+    shown = [
+        (f"{page.name}-{at}", text)
+        for page in PAGES
+        for at, text in enumerate(
+            re.findall(r"^```yaml\n(topology:(?:.|\n)*?)^```$", page.read_text("utf-8"), re.MULTILINE)
+        )
+    ]
+    assert shown
+    return shown
+
+
+@pytest.mark.parametrize("text", [text for _, text in _blocks()], ids=[name for name, _ in _blocks()])
+def test_a_topology_that_is_shown_is_a_topology(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r"\{env: (\w+)\}", text):
+        monkeypatch.setenv(name, "c2VjcmV0")
+    file = tmp_path / "failover.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert open_estate(load(file)).topology.regions
 
 
 def test_the_readme_shows_the_plan_that_is_printed_today(tmp_path: Path) -> None:
