@@ -99,6 +99,7 @@ class Estate:
                 "read_timeout": "5s",
                 "dns_timeout": "500ms",
                 "retry_for": "10s",
+                "pace": {"rate": 1000, "burst": 1000},
                 **settings,
             }
         )
@@ -547,15 +548,23 @@ def test_a_record_that_is_no_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "exact"),
     [
-        ({}, True),
         ({"endpoint": "https://route53.amazonaws.com"}, True),
         ({"endpoint": "http://127.0.0.1:5000"}, False),
         ({"endpoint": "https://route53.amazonaws.com.evil.example"}, False),
         ({"endpoint": "http://127.0.0.1:5000", "compare_and_set": "exact"}, True),
+        ({"compare_and_set": None}, False),
     ],
 )
-def test_emulators_are_not_trusted_to_compare(settings: dict[str, Any], exact: bool) -> None:
-    assert Route53.Config.model_validate({"zone": "Z1", **settings}).exact is exact
+def test_emulators_are_not_trusted_to_compare(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], exact: bool
+) -> None:
+    """The last has no endpoint of its own, but boto3's own setting names one."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_ROUTE_53", "http://127.0.0.1:5000")
+    assert estate.make(**{"compare_and_set": None, "endpoint": None, **settings})._api.exact() is exact
+
+
+def test_awss_own_endpoint_is_trusted(estate: Estate) -> None:
+    assert estate.make(compare_and_set=None, endpoint=None)._api.exact()
 
 
 @pytest.mark.parametrize("settings", [{"zone": "example.com"}, {"zone": "Z1", "endpoint": "localhost:5000"}])
