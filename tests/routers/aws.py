@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection
@@ -23,6 +24,7 @@ from xml.etree import ElementTree
 import boto3
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -100,6 +102,10 @@ class Proxy:
         self.batches: list[list[tuple[str, RecordSet]]] = []
         self.pending: set[str] = set()
         self.hold = False
+        self.accepts: Callable[[str], bool] = KEY.__eq__
+        self.signed: list[str] = []
+        self.now: Callable[[], float] = time.monotonic
+        self.times: list[float] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -147,7 +153,9 @@ class Proxy:
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes] | None:
         operation = _operation(method, path)
         self.calls.append(operation)
-        if f"Credential={KEY}/" not in headers.get("Authorization", ""):
+        self.times.append(self.now())
+        self.signed.append(headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0])
+        if not self.accepts(self.signed[-1]):
             return _error("InvalidClientTokenId", "The security token included in the request is invalid.")
         fault = self.fault(operation)
         if fault == "close":
@@ -175,6 +183,11 @@ class Proxy:
         return self._forward(method, path, headers, body)
 
     def _change(self, zone: str, batch: Sequence[tuple[str, RecordSet]]) -> tuple[int, bytes]:
+        records, characters = (sum(counted) for counted in zip(*map(_counted, batch), strict=True))
+        if records > 1000:
+            return _error("InvalidChangeBatch", "[Number of records limit of 1000 exceeded.]")
+        if characters > 32_000:
+            return _error("InvalidChangeBatch", "[RDATA character limit of 32000 exceeded.]")
         before = {_key(each): each for each in self.moto.records(zone)}
         after = dict(before)
         for action, record in batch:
@@ -295,7 +308,11 @@ class NameServer:
         weights = [each.get("Weight", 1) for each in group]
         [chosen] = self._dice.choices(group, weights if any(weights) else None)
         values = [each["Value"] for each in chosen["ResourceRecords"]]
-        response.answer.append(dns.rrset.from_text_list(question.name, chosen["TTL"], "IN", kind, values))
+        response.answer.append(
+            dns.rrset.from_text_list(
+                question.name, chosen["TTL"], "IN", kind, values, origin=dns.name.root, relativize=False
+            )
+        )
         return response.to_wire()
 
     def _serve_udp(self) -> None:
@@ -340,6 +357,14 @@ def _record(element: ElementTree.Element) -> RecordSet:
         else:
             record[name] = int(child.text or "") if name in _NUMBERS else child.text
     return record
+
+
+def _counted(change: tuple[str, RecordSet]) -> tuple[int, int]:
+    """The elements and the characters that the API counts for one change; an alias is one element."""
+    action, record = change
+    values = [each["Value"] for each in record.get("ResourceRecords", ())]
+    times = 2 if action == "UPSERT" else 1
+    return times * (len(values) or 1), times * sum(map(len, values))
 
 
 def _key(record: RecordSet) -> tuple[str, str, str | None]:
