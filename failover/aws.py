@@ -5,6 +5,7 @@ single sign-on, the container or the machine. Whatever that chain has to ask on 
 """
 
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,12 +60,17 @@ _WORDS = {
 }
 
 
-class Access(Model):
-    """Who asks AWS and how long it may take. `connect_timeout` and `read_timeout` bound each single call."""
+class Identity(Model):
+    """Who asks AWS, and in which region; by boto3's own chain where nothing is said."""
 
     region: str | None = None
     profile: str | None = None
     credentials_file: str | None = None
+
+
+class Access(Identity):
+    """Who asks AWS and how long it may take. `connect_timeout` and `read_timeout` bound each single call."""
+
     connect_timeout: Annotated[Duration, Field(gt=0)] = 3.0
     read_timeout: Annotated[Duration, Field(gt=0)] = 10.0
 
@@ -75,11 +81,11 @@ class Access(Model):
 
 
 class Account:
-    """Makes clients that are signed in as `access` says. `where` names whom an error is about."""
+    """Makes clients that are signed in as `identity` says, and that wait as long as the two timeouts say."""
 
-    def __init__(self, access: Access, where: str) -> None:
-        self.access = access
-        self.where = where
+    def __init__(self, identity: Identity, connect_timeout: float, read_timeout: float) -> None:
+        self.identity = identity
+        self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
         self._session: Any = None
         self._clients: dict[tuple[str, str | None, str | None], Any] = {}
         self._guard = threading.Lock()
@@ -87,15 +93,13 @@ class Account:
     def client(self, service: str, region: str | None = None, endpoint: str | None = None) -> Any:
         """A client of `service`, with credentials that are good now. Raises Failed, or one of `ERRORS`.
 
-        `region` is what an endpoint of its own is signed for; else it is the config's, or the chain's.
+        `region` is what its requests are signed for; without it that is the identity's, or the chain's.
         """
         key = (service, region, endpoint)
         with self._guard:
             if key not in self._clients:
                 session = self._session = self._session or self._open()
-                # Most of the global services are signed for this region, and the chain may name none.
-                named = region or session.region_name or "us-east-1"
-                self._clients[key] = session.client(service, region_name=named, endpoint_url=endpoint)
+                self._clients[key] = session.client(service, region_name=region, endpoint_url=endpoint)
             credentials = self._session.get_credentials()
         if credentials is None:
             raise NoCredentialsError
@@ -105,21 +109,23 @@ class Account:
 
     def _open(self) -> Any:
         session = botocore.session.Session()
-        if path := self.access.credentials_file:
+        if path := self.identity.credentials_file:
             if not Path(path).is_file():
-                raise Failed(
-                    f"the credentials file {path} is not there", where=self.where, next="check 'credentials_file'"
-                )
+                raise Failed(f"the credentials file {path} is not there", next="check 'credentials_file'")
             session.set_config_variable("credentials_file", path)
         # A write must never be repeated by a library that does not know whether it was taken.
         retries: Any = {"total_max_attempts": 1, "mode": "standard"}
-        settings = Config(
-            connect_timeout=self.access.connect_timeout, read_timeout=self.access.read_timeout, retries=retries
-        )
+        settings = Config(connect_timeout=self._connect_timeout, read_timeout=self._read_timeout, retries=retries)
         session.set_default_client_config(settings)
         return boto3.Session(
-            botocore_session=session, profile_name=self.access.profile, region_name=self.access.region
+            botocore_session=session, profile_name=self.identity.profile, region_name=self.identity.region
         )
+
+
+@cache
+def shared(identity: Identity, timeout: float) -> Account:
+    """The account of everybody in this process who asks as `identity` with that timeout: one set of connections."""
+    return Account(identity, timeout, timeout)
 
 
 def code(error: Exception) -> str:

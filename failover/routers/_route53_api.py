@@ -86,7 +86,7 @@ class Api:
         self.config = config
         self.clock = clock
         self.zone = config.zone
-        self._account = Account(config, self.where)
+        self._account = Account(config, config.connect_timeout, config.read_timeout)
         self._bucket = shared((config.profile, config.credentials_file, config.endpoint), config.pace, clock)
 
     def budget(self, records: int) -> float:
@@ -175,7 +175,10 @@ class Api:
 
     def _client(self, writes: bool) -> Any:
         try:
-            return self._account.client("route53", endpoint=self.config.endpoint)
+            # There is one Route 53, which takes what is signed for this region.
+            return self._account.client("route53", self.config.region or "us-east-1", self.config.endpoint)
+        except Failed as error:
+            raise Failed(error.what + _unchanged(writes), where=self.where, next=error.next) from None
         except ERRORS as error:
             what, then = words(error, "signing in to AWS")
             raise Failed(what + _unchanged(writes), where=self.where, next=then) from None

@@ -16,10 +16,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import boto3
 import dns.flags
@@ -91,7 +93,7 @@ class Proxy:
 
     `fault` says of each operation what becomes of it: "" it is carried out; "lose" and "hang" it is carried out and
     not answered; "close" it is not carried out and not answered; anything else is the error code that is answered.
-    `strict` false passes everything on to moto as it is.
+    `observations` are what checkers say of a health check: each one's report and its age in seconds. `strict` false passes everything on to moto as it is.
     """
 
     def __init__(self, moto: Moto, *, strict: bool = True) -> None:
@@ -104,6 +106,7 @@ class Proxy:
         self.hold = False
         self.accepts: Callable[[str], bool] = KEY.__eq__
         self.signed: list[str] = []
+        self.observations: dict[str, Sequence[tuple[str, float]]] = {}
         self.now: Callable[[], float] = time.monotonic
         self.times: list[float] = []
         self._numbers = itertools.count(1)
@@ -180,6 +183,8 @@ class Proxy:
         if operation == "GetChange" and self.strict:
             change = path.rpartition("/")[2]
             return 200, _change_info("GetChange", change, "PENDING" if change in self.pending else "INSYNC")
+        if operation == "GetHealthCheckStatus" and (check := path.split("/")[3]) in self.observations:
+            return 200, _observed(self.observations[check])
         return self._forward(method, path, headers, body)
 
     def _change(self, zone: str, batch: Sequence[tuple[str, RecordSet]]) -> tuple[int, bytes]:
@@ -338,6 +343,8 @@ def _operation(method: str, path: str) -> str:
     resource = path.partition("?")[0].rstrip("/")
     if resource.endswith("/rrset"):
         return "ChangeResourceRecordSets" if method == "POST" else "ListResourceRecordSets"
+    if resource.endswith("/status"):
+        return "GetHealthCheckStatus"
     return "GetChange" if "/change/" in resource else "GetHostedZone"
 
 
@@ -381,3 +388,15 @@ def _error(code: str, message: str) -> tuple[int, bytes]:
 def _change_info(operation: str, change: str, status: str) -> bytes:
     info = f"<Id>/change/{change}</Id><Status>{status}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt>"
     return f"<{operation}Response xmlns='{_SPACE}'><ChangeInfo>{info}</ChangeInfo></{operation}Response>".encode()
+
+
+def _observed(observations: Sequence[tuple[str, float]]) -> bytes:
+    """moto knows but one checker, which is always content."""
+    parts = ""
+    for number, (status, age) in enumerate(observations):
+        at = datetime.fromtimestamp(time.time() - age, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        report = f"<StatusReport><Status>{escape(status)}</Status><CheckedTime>{at}</CheckedTime></StatusReport>"
+        where = f"<Region>us-west-{number % 2 + 1}</Region><IPAddress>198.51.100.{number}</IPAddress>"
+        parts += f"<HealthCheckObservation>{where}{report}</HealthCheckObservation>"
+    body = f"<HealthCheckObservations>{parts}</HealthCheckObservations>"
+    return f"<GetHealthCheckStatusResponse xmlns='{_SPACE}'>{body}</GetHealthCheckStatusResponse>".encode()
