@@ -259,12 +259,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
 
 class NameServer:
-    """Answers for a zone with Route 53's rules for weights, over UDP and TCP. `frozen` keeps it at old records."""
+    """Answers for a zone with Route 53's rules for weights, over UDP and TCP.
+
+    `freeze` keeps it at old records. `targets` are the values of aliases by their DNS name and type.
+    """
 
     def __init__(self, records: Callable[[], Sequence[RecordSet]]) -> None:
         self._records = records
         self._kept: Sequence[RecordSet] | None = None
         self.truncated = False
+        self.targets: dict[tuple[str, str], list[str]] = {}
         self._udp = socket.socket(type=socket.SOCK_DGRAM)
         self.port = free_port()
         self._udp.bind((LOOPBACK, self.port))
@@ -305,9 +309,8 @@ class NameServer:
         question = query.question[0]
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
         records = self._records() if self._kept is None else self._kept
-        group = [
-            each for each in records if (each["Name"], each["Type"]) == (name, kind) and "ResourceRecords" in each
-        ]
+        group = [self._resolved(each) for each in records if (each["Name"], each["Type"]) == (name, kind)]
+        group = [each for each in group if "ResourceRecords" in each]
         if not group:
             response.set_rcode(dns.rcode.NXDOMAIN)
             return response.to_wire()
@@ -320,6 +323,10 @@ class NameServer:
             )
         )
         return response.to_wire()
+
+    def _resolved(self, record: RecordSet) -> RecordSet:
+        values = self.targets.get((record.get("AliasTarget", {}).get("DNSName"), record["Type"]))
+        return {**record, "TTL": 60, "ResourceRecords": [{"Value": each} for each in values]} if values else record
 
     def _serve_udp(self) -> None:
         while True:
