@@ -1,4 +1,4 @@
-"""The figures that matter, each beside a peer in the same run. `python -m bench [startup] [steps] [switchover]`."""
+"""The figures that matter, each beside a peer in the same run. `python -m bench [startup] [steps] [routes] …`"""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,18 @@ def _switchover() -> list[Row]:
     return switchover.rows()
 
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"startup": startup.rows, "steps": steps.rows, "switchover": _switchover}
+def _routes() -> list[Row]:
+    from bench import routes
+
+    return routes.rows()
+
+
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "startup": startup.rows,
+    "steps": steps.rows,
+    "switchover": _switchover,
+    "routes": _routes,
+}
 
 
 def main() -> int:

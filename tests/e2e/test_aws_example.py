@@ -115,6 +115,16 @@ def test_the_example_is_valid_as_it_stands(tmp_path: Path) -> None:
     failover(tmp_path / "failover.yaml", "validate")
 
 
+PAGE = (ROOT / "docs" / "providers.md").read_text()
+
+
+@pytest.mark.parametrize("router", ["route53", "arc"])
+def test_the_topology_in_the_documentation_is_valid(router: str, tmp_path: Path) -> None:
+    part = PAGE.split(f"### `{router}`")[1].split("\n### ")[0]
+    (tmp_path / "failover.yaml").write_text(part.split("```yaml\n")[1].split("```")[0])
+    failover(tmp_path / "failover.yaml", "validate")
+
+
 def test_a_region_is_evacuated_and_brought_back(account: Account) -> None:
     plan = account("plan", "evacuate-region", "-i", "region=east")
     assert "Nothing was changed" in plan.said

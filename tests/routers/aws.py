@@ -196,6 +196,9 @@ class Proxy:
             return _error("InvalidChangeBatch", "[RDATA character limit of 32000 exceeded.]")
         before = {_key(each): each for each in self.moto.records(zone)}
         after = dict(before)
+        siblings: dict[tuple[str, str], set[Any]] = {}
+        for known in before:
+            siblings.setdefault(known[:2], set()).add(known)
         for action, record in batch:
             key = _key(record)
             what = f"resource record set [name='{key[0]}', type='{key[1]}', set identifier='{key[2]}']"
@@ -208,7 +211,9 @@ class Proxy:
                 continue
             if action == "CREATE" and key in after:
                 return _error("InvalidChangeBatch", f"[Tried to create {what} but it already exists]")
-            others = [each for other, each in after.items() if other[:2] == key[:2] and other != key]
+            group = siblings.setdefault(key[:2], set())
+            others = [after[other] for other in group if other in after and other != key]
+            group.add(key)
             if any(each.get("TTL") != record.get("TTL") for each in others if "TTL" in each and "TTL" in record):
                 return _error(
                     "InvalidChangeBatch", f"[{what} cannot be created as weighted sets must contain the same TTL.]"
