@@ -13,11 +13,18 @@ def _switchover() -> list[Row]:
     return switchover.rows()
 
 
+def _routes() -> list[Row]:
+    from bench import routes
+
+    return routes.rows()
+
+
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "startup": startup.rows,
     "steps": steps.rows,
     "scale": scale.rows,
     "switchover": _switchover,
+    "routes": _routes,
 }
 
 

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "failover"
 
 FLOORS = {
     "failover": 0,
+    "failover.aws": 0,
     "failover.bounded": 0,
     "failover.clock": 0,
     "failover.errors": 0,

@@ -1,83 +1,54 @@
-"""Route 53's API as the router needs it: bounded calls, errors in clear words, and what a lost answer means."""
+"""Route 53's API as the router needs it: paced and bounded calls, and what a lost answer means."""
 
 import random
 import re
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionClosedError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as NotConnectedError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ConnectionClosedError
 from pydantic import Field, field_validator
 
+from failover.aws import ERRORS, THROTTLED, Access, Account, code, lost, said, status, words
 from failover.clock import Clock
 from failover.errors import Failed, FailoverError, Indeterminate
 from failover.routers._dns import Server, ServerText
-from failover.schema import Model
-from failover.units import Duration
-
-if TYPE_CHECKING:
-    from mypy_boto3_route53 import Route53Client
-else:
-    Route53Client = Any
+from failover.routers._pace import Pace, shared
+from failover.units import Duration, duration
 
 RecordSet = Mapping[str, Any]
 """A ResourceRecordSet as the API lists it."""
 Key = tuple[str, str]
 """A record's name, lower case and with its final dot, and its type."""
 
-_NOT_TAKEN = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "PriorRequestNotComplete"}
+RECORDS_A_SECOND = 50
+"""How many record sets a second a call may take on top of `retry_for`, where a call is about many."""
+LABEL = re.compile(r"[A-Za-z0-9_*]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_NOT_TAKEN = THROTTLED | {"PriorRequestNotComplete"}
 _REJECTED = {"InvalidChangeBatch", "InvalidInput"}
-_ANSWER_LOST = (HTTPClientError, SSLError, ResponseParserError)
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, ProfileNotFound)
-_WORDS = {
+_OWN_WORDS = {
     "NoSuchHostedZone": ("there is no hosted zone {zone}", "compare 'zone' with the id in the Route 53 console"),
-    "AccessDenied": ("access denied: {said}", "give this identity the permission that is named"),
-    "AccessDeniedException": ("access denied: {said}", "give this identity the permission that is named"),
-    "InvalidClientTokenId": ("the AWS access key is not valid", "check 'profile' and 'credentials_file'"),
-    "UnrecognizedClientException": ("the AWS access key is not valid", "check 'profile' and 'credentials_file'"),
-    "SignatureDoesNotMatch": ("the AWS secret key is wrong, or this clock is", "check the credentials and the time"),
-    "ExpiredToken": ("the AWS session has expired", "sign in to AWS again"),
-    "ExpiredTokenException": ("the AWS session has expired", "sign in to AWS again"),
     "NoSuchChange": ("Route 53 does not know that change any more", "look at the records themselves"),
 }
 _PLACE = ("RecordName", "RecordType", "RecordIdentifier")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 
 
-class Route53Config(Model):
+class Route53Config(Access):
     """A hosted zone. Credentials come by boto3's own chain unless `profile` or `credentials_file` say otherwise.
 
     `compare_and_set` is `exact` (the API itself refuses where a record is not what was read) or `reread` (read
-    directly before writing; for emulators). By default it is `exact`, unless `endpoint` is not AWS's own.
-    `retry_for` bounds all retries of one call together.
+    directly before writing; for emulators). By default it is `exact`, unless the endpoint is not AWS's own.
+    `pace` bounds the calls of this process, `retry_for` all retries of one read or write together.
     """
 
     zone: str
     endpoint: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    credentials_file: str | None = None
     name_servers: tuple[ServerText, ...] = ()
+    resolvers: tuple[ServerText, ...] = ()
     compare_and_set: Literal["exact", "reread"] | None = None
-    connect_timeout: Annotated[Duration, Field(gt=0)] = 3.0
-    read_timeout: Annotated[Duration, Field(gt=0)] = 10.0
     dns_timeout: Annotated[Duration, Field(gt=0)] = 2.0
+    pace: Pace = Pace()
     attempts: Annotated[int, Field(ge=1)] = 8
     retry_for: Duration = 20.0
 
@@ -95,12 +66,12 @@ class Route53Config(Model):
             raise ValueError(f"'{endpoint}' is not a URL; it looks like https://route53.amazonaws.com")
         return endpoint
 
-    @property
-    def exact(self) -> bool:
+    def exact(self, endpoint: str) -> bool:
+        """Whether the API at `endpoint` is trusted to compare what it deletes with what it is told."""
         if self.compare_and_set:
             return self.compare_and_set == "exact"
-        host = urlsplit(self.endpoint).hostname if self.endpoint else None
-        return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+        host = urlsplit(endpoint).hostname or ""
+        return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
 class Rejected(Exception):
@@ -108,18 +79,26 @@ class Rejected(Exception):
 
 
 class Api:
-    """The few calls that the router makes. Every call ends within its deadline plus one connect and read timeout."""
+    """The few calls that the router makes. Every call ends within its deadline plus the config's `longest`."""
 
     def __init__(self, name: str, config: Route53Config, clock: Clock) -> None:
         self.where = f"router {name}"
         self.config = config
         self.clock = clock
         self.zone = config.zone
-        self._made: Route53Client | None = None
-        self._guard = threading.Lock()
+        self._account = Account(config, config.connect_timeout, config.read_timeout)
+        self._bucket = shared((config.profile, config.credentials_file, config.endpoint), config.pace, clock)
 
-    def deadline(self) -> float:
-        return self.clock.monotonic() + self.config.retry_for
+    def budget(self, records: int) -> float:
+        """Seconds for all calls and retries that are about `records` record sets together."""
+        return self.config.retry_for + records / RECORDS_A_SECOND
+
+    def deadline(self, records: int = 0) -> float:
+        return self.clock.monotonic() + self.budget(records)
+
+    def exact(self) -> bool:
+        """Whether this API compares what it deletes with what it is told. Raises Failed where nobody can sign in."""
+        return self.config.exact(self._client(writes=True).meta.endpoint_url)
 
     def record_sets(self, wanted: Iterable[Key], deadline: float) -> Mapping[Key, Sequence[RecordSet]]:
         """The record sets of each of `wanted`, in as few calls as the zone allows. Raises Failed.
@@ -127,7 +106,8 @@ class Api:
         Source: ListResourceRecordSets. A page starts at the next name that is still missing, and everything else
         that it happens to hold is used too.
         """
-        missing = sorted(set(wanted), key=lambda key: (key[0].rstrip(".").split(".")[::-1], key[1]))
+        keys = set(wanted)
+        missing = sorted(keys, key=lambda key: (key[0].rstrip(".").split(".")[::-1], key[1]))
         found: dict[Key, list[RecordSet]] = {key: [] for key in missing}
         start: dict[str, Any] = {}
         while missing:
@@ -137,7 +117,7 @@ class Api:
             seen = {first}
             for record in page["ResourceRecordSets"]:
                 key = (canonical(record["Name"]), record["Type"])
-                if key in missing:
+                if key in keys:
                     found[key].append(record)
                     seen.add(key)
             start = {}
@@ -149,6 +129,7 @@ class Api:
                 elif cut in seen - {first}:
                     found[cut] = []
                     seen.discard(cut)
+            keys -= seen
             missing = [key for key in missing if key not in seen]
         return found
 
@@ -175,11 +156,14 @@ class Api:
         attempt = 0
         while True:
             attempt += 1
+            client = self._client(writes)
+            if not self._bucket.take(deadline):
+                raise self._out_of_time(writes)
             try:
-                return getattr(self._client(), operation)(**parameters)
-            except (BotoCoreError, ClientError, ResponseParserError) as error:
-                if writes and _code(error) in _REJECTED:
-                    raise Rejected(_said(error)) from None
+                return getattr(client, operation)(**parameters)
+            except ERRORS as error:
+                if writes and code(error) in _REJECTED:
+                    raise Rejected(said(error)) from None
                 pause = random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)  # noqa: S311 - jitter
                 if (
                     not _worth_another(error, writes)
@@ -189,63 +173,47 @@ class Api:
                     raise self._explained(error, writes, attempt) from None
                 self.clock.sleep(pause)
 
-    def _client(self) -> Route53Client:
-        with self._guard:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
+    def _client(self, writes: bool) -> Any:
+        try:
+            # There is one Route 53, which takes what is signed for this region.
+            return self._account.client("route53", self.config.region or "us-east-1", self.config.endpoint)
+        except Failed as error:
+            raise Failed(error.what + _unchanged(writes), where=self.where, next=error.next) from None
+        except ERRORS as error:
+            what, then = words(error, "signing in to AWS")
+            raise Failed(what + _unchanged(writes), where=self.where, next=then) from None
 
-    def _make(self) -> Route53Client:
-        session = botocore.session.Session()
-        if path := self.config.credentials_file:
-            if not Path(path).is_file():
-                raise Failed(
-                    f"the credentials file {path} is not there", where=self.where, next="check 'credentials_file'"
-                )
-            session.set_config_variable("credentials_file", path)
-        settings = Config(
-            connect_timeout=self.config.connect_timeout,
-            read_timeout=self.config.read_timeout,
-            # A write must never be repeated by a library that does not know whether it was taken.
-            retries={"total_max_attempts": 1, "mode": "standard"},
+    def _out_of_time(self, writes: bool) -> Failed:
+        rate = self.config.pace.rate
+        return Failed(
+            f"Route 53 takes {rate:g} calls a second from here, and there was no turn left within "
+            f"{duration(self.config.retry_for)}{_unchanged(writes)}",
+            where=self.where,
+            next="move fewer services at a time, or raise 'retry_for'",
         )
-        made = boto3.Session(
-            botocore_session=session, profile_name=self.config.profile, region_name=self.config.region
-        )
-        # With an endpoint of its own boto3 wants a region to sign for; Route 53 has but this one.
-        region = made.region_name or "us-east-1"
-        return made.client("route53", region_name=region, endpoint_url=self.config.endpoint, config=settings)
 
     def _explained(self, error: Exception, writes: bool, attempts: int) -> FailoverError:
-        unchanged = "; nothing was written" if writes else ""
-        if writes and _may_have_been_taken(error):
+        if writes and code(error) not in _NOT_TAKEN and lost(error):
             return Indeterminate(
-                f"a change of zone {self.zone} was sent, but its answer was lost ({_said(error)}); "
+                f"a change of zone {self.zone} was sent, but its answer was lost ({said(error)}); "
                 "it may have been made or not",
                 where=self.where,
                 next="read the records back before anything else; resume does",
             )
         what, then = self._words(error, attempts)
-        return Failed(what + unchanged, where=self.where, next=then)
+        return Failed(what + _unchanged(writes), where=self.where, next=then)
 
     def _words(self, error: Exception, attempts: int) -> tuple[str, str]:
-        code, said = _code(error), _said(error)
-        if code in _WORDS:
-            what, then = _WORDS[code]
-            return what.format(zone=self.zone, said=said), then
-        if code in _NOT_TAKEN:
+        if code(error) in _OWN_WORDS:
+            what, then = _OWN_WORDS[code(error)]
+            return what.format(zone=self.zone), then
+        if code(error) in _NOT_TAKEN:
             times = "once" if attempts == 1 else f"{attempts} times"
             return (
-                f"Route 53 said {code} {times} in a row: {said}",
+                f"Route 53 said {code(error)} {times} in a row: {said(error)}",
                 "wait a minute; see who else calls this account's Route 53 API, and raise 'retry_for' if it stays so",
             )
-        if isinstance(error, _NO_CREDENTIALS):
-            return f"there are no usable AWS credentials: {said}", "set 'profile', or export AWS_PROFILE"
-        if isinstance(error, NotConnectedError | HTTPClientError):
-            endpoint = self.config.endpoint or "route53.amazonaws.com"
-            return f"Route 53's API at {endpoint} does not answer: {said}", "check the network from here to it"
-        who = f"Route 53 says {code}" if code else f"boto3 could not make the call: {type(error).__name__}"
-        return f"{who}: {said}", "correct what it names, then try again"
+        return words(error, f"Route 53's API at {self.config.endpoint or 'route53.amazonaws.com'}")
 
 
 def canonical(name: str) -> str:
@@ -254,28 +222,16 @@ def canonical(name: str) -> str:
     return plain.lower().rstrip(".") + "."
 
 
-def _code(error: Exception) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+def names(items: Collection[str], most: int = 20) -> str:
+    """All of `items`, or the first `most` of them and how many more there are."""
+    shown = ", ".join(list(items)[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Message") or "no reason given").rstrip(".")
-    return " ".join(str(error).split()).rstrip(".")
-
-
-def _status(error: Exception) -> int:
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def _unchanged(writes: bool) -> str:
+    return "; nothing was written" if writes else ""
 
 
 def _worth_another(error: Exception, writes: bool) -> bool:
-    lost = isinstance(error, ConnectionClosedError) or _status(error) >= 500
-    return _code(error) in _NOT_TAKEN or (lost and not writes)
-
-
-def _may_have_been_taken(error: Exception) -> bool:
-    if isinstance(error, ClientError):
-        return _status(error) >= 500 and _code(error) not in _NOT_TAKEN
-    return isinstance(error, _ANSWER_LOST)
+    cut_off = isinstance(error, ConnectionClosedError) or status(error) >= 500
+    return code(error) in _NOT_TAKEN or (cut_off and not writes)

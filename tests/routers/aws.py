@@ -13,16 +13,20 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import boto3
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -89,7 +93,8 @@ class Proxy:
 
     `fault` says of each operation what becomes of it: "" it is carried out; "lose" and "hang" it is carried out and
     not answered; "close" it is not carried out and not answered; anything else is the error code that is answered.
-    `strict` false passes everything on to moto as it is.
+    `observations` are what checkers say of a health check: each one's report and its age in seconds. `strict`
+    false passes everything on to moto as it is.
     """
 
     def __init__(self, moto: Moto, *, strict: bool = True) -> None:
@@ -100,6 +105,11 @@ class Proxy:
         self.batches: list[list[tuple[str, RecordSet]]] = []
         self.pending: set[str] = set()
         self.hold = False
+        self.accepts: Callable[[str], bool] = KEY.__eq__
+        self.signed: list[str] = []
+        self.observations: dict[str, Sequence[tuple[str, float]]] = {}
+        self.now: Callable[[], float] = time.monotonic
+        self.times: list[float] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -147,7 +157,9 @@ class Proxy:
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes] | None:
         operation = _operation(method, path)
         self.calls.append(operation)
-        if f"Credential={KEY}/" not in headers.get("Authorization", ""):
+        self.times.append(self.now())
+        self.signed.append(headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0])
+        if not self.accepts(self.signed[-1]):
             return _error("InvalidClientTokenId", "The security token included in the request is invalid.")
         fault = self.fault(operation)
         if fault == "close":
@@ -172,11 +184,21 @@ class Proxy:
         if operation == "GetChange" and self.strict:
             change = path.rpartition("/")[2]
             return 200, _change_info("GetChange", change, "PENDING" if change in self.pending else "INSYNC")
+        if operation == "GetHealthCheckStatus" and (check := path.split("/")[3]) in self.observations:
+            return 200, _observed(self.observations[check])
         return self._forward(method, path, headers, body)
 
     def _change(self, zone: str, batch: Sequence[tuple[str, RecordSet]]) -> tuple[int, bytes]:
+        records, characters = (sum(counted) for counted in zip(*map(_counted, batch), strict=True))
+        if records > 1000:
+            return _error("InvalidChangeBatch", "[Number of records limit of 1000 exceeded.]")
+        if characters > 32_000:
+            return _error("InvalidChangeBatch", "[RDATA character limit of 32000 exceeded.]")
         before = {_key(each): each for each in self.moto.records(zone)}
         after = dict(before)
+        siblings: dict[tuple[str, str], set[Any]] = {}
+        for known in before:
+            siblings.setdefault(known[:2], set()).add(known)
         for action, record in batch:
             key = _key(record)
             what = f"resource record set [name='{key[0]}', type='{key[1]}', set identifier='{key[2]}']"
@@ -189,7 +211,9 @@ class Proxy:
                 continue
             if action == "CREATE" and key in after:
                 return _error("InvalidChangeBatch", f"[Tried to create {what} but it already exists]")
-            others = [each for other, each in after.items() if other[:2] == key[:2] and other != key]
+            group = siblings.setdefault(key[:2], set())
+            others = [after[other] for other in group if other in after and other != key]
+            group.add(key)
             if any(each.get("TTL") != record.get("TTL") for each in others if "TTL" in each and "TTL" in record):
                 return _error(
                     "InvalidChangeBatch", f"[{what} cannot be created as weighted sets must contain the same TTL.]"
@@ -240,12 +264,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
 
 class NameServer:
-    """Answers for a zone with Route 53's rules for weights, over UDP and TCP. `frozen` keeps it at old records."""
+    """Answers for a zone with Route 53's rules for weights, over UDP and TCP.
+
+    `freeze` keeps it at old records. `targets` are the values of aliases by their DNS name and type.
+    """
 
     def __init__(self, records: Callable[[], Sequence[RecordSet]]) -> None:
         self._records = records
         self._kept: Sequence[RecordSet] | None = None
         self.truncated = False
+        self.targets: dict[tuple[str, str], list[str]] = {}
         self._udp = socket.socket(type=socket.SOCK_DGRAM)
         self.port = free_port()
         self._udp.bind((LOOPBACK, self.port))
@@ -286,17 +314,24 @@ class NameServer:
         question = query.question[0]
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
         records = self._records() if self._kept is None else self._kept
-        group = [
-            each for each in records if (each["Name"], each["Type"]) == (name, kind) and "ResourceRecords" in each
-        ]
+        group = [self._resolved(each) for each in records if (each["Name"], each["Type"]) == (name, kind)]
+        group = [each for each in group if "ResourceRecords" in each]
         if not group:
             response.set_rcode(dns.rcode.NXDOMAIN)
             return response.to_wire()
         weights = [each.get("Weight", 1) for each in group]
         [chosen] = self._dice.choices(group, weights if any(weights) else None)
         values = [each["Value"] for each in chosen["ResourceRecords"]]
-        response.answer.append(dns.rrset.from_text_list(question.name, chosen["TTL"], "IN", kind, values))
+        response.answer.append(
+            dns.rrset.from_text_list(
+                question.name, chosen["TTL"], "IN", kind, values, origin=dns.name.root, relativize=False
+            )
+        )
         return response.to_wire()
+
+    def _resolved(self, record: RecordSet) -> RecordSet:
+        values = self.targets.get((record.get("AliasTarget", {}).get("DNSName"), record["Type"]))
+        return {**record, "TTL": 60, "ResourceRecords": [{"Value": each} for each in values]} if values else record
 
     def _serve_udp(self) -> None:
         while True:
@@ -321,6 +356,8 @@ def _operation(method: str, path: str) -> str:
     resource = path.partition("?")[0].rstrip("/")
     if resource.endswith("/rrset"):
         return "ChangeResourceRecordSets" if method == "POST" else "ListResourceRecordSets"
+    if resource.endswith("/status"):
+        return "GetHealthCheckStatus"
     return "GetChange" if "/change/" in resource else "GetHostedZone"
 
 
@@ -342,6 +379,14 @@ def _record(element: ElementTree.Element) -> RecordSet:
     return record
 
 
+def _counted(change: tuple[str, RecordSet]) -> tuple[int, int]:
+    """The elements and the characters that the API counts for one change; an alias is one element."""
+    action, record = change
+    values = [each["Value"] for each in record.get("ResourceRecords", ())]
+    times = 2 if action == "UPSERT" else 1
+    return times * (len(values) or 1), times * sum(map(len, values))
+
+
 def _key(record: RecordSet) -> tuple[str, str, str | None]:
     return record["Name"], record["Type"], record.get("SetIdentifier")
 
@@ -356,3 +401,15 @@ def _error(code: str, message: str) -> tuple[int, bytes]:
 def _change_info(operation: str, change: str, status: str) -> bytes:
     info = f"<Id>/change/{change}</Id><Status>{status}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt>"
     return f"<{operation}Response xmlns='{_SPACE}'><ChangeInfo>{info}</ChangeInfo></{operation}Response>".encode()
+
+
+def _observed(observations: Sequence[tuple[str, float]]) -> bytes:
+    """moto knows but one checker, which is always content."""
+    parts = ""
+    for number, (status, age) in enumerate(observations):
+        at = datetime.fromtimestamp(time.time() - age, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        report = f"<StatusReport><Status>{escape(status)}</Status><CheckedTime>{at}</CheckedTime></StatusReport>"
+        where = f"<Region>us-west-{number % 2 + 1}</Region><IPAddress>198.51.100.{number}</IPAddress>"
+        parts += f"<HealthCheckObservation>{where}{report}</HealthCheckObservation>"
+    body = f"<HealthCheckObservations>{parts}</HealthCheckObservations>"
+    return f"<GetHealthCheckStatusResponse xmlns='{_SPACE}'>{body}</GetHealthCheckStatusResponse>".encode()
