@@ -119,7 +119,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, EOFError):
-        return "the connection was closed"
+        return str(error) or "the connection was closed"
     return str(error) or type(error).__name__
 
 
