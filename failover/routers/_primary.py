@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 import dns.exception
 import dns.message
-import dns.name
 import dns.rcode
 import dns.tsig
 import dns.update
@@ -17,7 +16,7 @@ from pydantic import Field, field_validator
 
 from failover.clock import Clock
 from failover.errors import Failed, Indeterminate
-from failover.routers._dns import ServerText, Unanswered, reason
+from failover.routers._dns import ServerText, Unanswered, full_name, reason
 from failover.routers._stream import Stream
 from failover.schema import Model
 from failover.secret import Secret
@@ -189,13 +188,3 @@ class Primary:
             where=self.where,
             next="read the records back before anything else; resume does",
         )
-
-
-def full_name(name: str) -> str:
-    try:
-        full = dns.name.from_text(name)
-    except dns.exception.DNSException:
-        raise ValueError(f"'{name}' is not a domain name; it looks like shop.example.com.") from None
-    if len(full) < 2:
-        raise ValueError(f"'{name}' is not a full domain name; it looks like shop.example.com.")
-    return full.to_text().lower()

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from failover.errors import did_you_mean
 from failover.ports import Mistake
-from failover.routers._primary import full_name
+from failover.routers._dns import full_name
 from failover.schema import Model
 from failover.world import Unknown
 
