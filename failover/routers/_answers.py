@@ -4,7 +4,7 @@ A resolver answers from its cache, so it is judged by a rule of its own: it pass
 allowed.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -13,7 +13,7 @@ import dns.name
 import dns.rdata
 
 from failover.routers._dns import Server, Unanswered, answer, ask
-from failover.verdict import Verdict, failed, passed, unknown
+from failover.verdict import Verdict, failed, passed, unknown, worst
 
 Look = Callable[[Server], Verdict]
 Spell = Callable[[dns.rdata.Rdata], str]
@@ -34,6 +34,13 @@ def ask_all(
     }
     with ThreadPoolExecutor(max_workers=max(1, len(looks))) as pool:
         return dict(zip(looks, pool.map(lambda one: _try(*one), looks.values()), strict=True))
+
+
+def agreed(verdicts: Iterable[Verdict]) -> Verdict:
+    """Pass where all pass; otherwise unknown, with what those have seen that do not: they may not have heard yet."""
+    seen = list(verdicts)
+    late = [line for verdict in seen if not verdict.passed for line in verdict.evidence]
+    return unknown(*late) if late else worst(seen)
 
 
 def allows(

@@ -119,7 +119,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, EOFError):
-        return "the connection was closed"
+        return str(error) or "the connection was closed"
     return str(error) or type(error).__name__
 
 
@@ -127,3 +127,14 @@ def each(servers: Sequence[Server], look: Callable[[Server], Verdict]) -> Iterab
     """`look` at all of `servers` at the same time; the verdicts come in their order."""
     with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
         return list(pool.map(look, servers))
+
+
+def full_name(name: str) -> str:
+    """`name` in lower case and with its last dot. Raises ValueError where it is not a full domain name."""
+    try:
+        full = dns.name.from_text(name)
+    except dns.exception.DNSException:
+        raise ValueError(f"'{name}' is not a domain name; it looks like shop.example.com.") from None
+    if len(full) < 2:
+        raise ValueError(f"'{name}' is not a full domain name; it looks like shop.example.com.")
+    return full.to_text().lower()

@@ -49,33 +49,27 @@ zone "{zone}" {{
     notify no;
 }};
 """
-_DATA = """$TTL 60
+DATA = """$TTL 60
 @ SOA ns1 hostmaster 1 3600 1 3600 60
 @ NS ns1
 ns1 A 127.0.0.1
 """
 
 
-class Named:
-    """One server; its zones' files stay where it is stopped."""
+class Process:
+    """One DNS server as a process; its zones stay where it is stopped."""
 
-    def __init__(self, binary: str, home: Path, port: int, zones: str) -> None:
-        self.binary = binary
+    def __init__(self, argv: Sequence[str], home: Path, port: int) -> None:
+        self.argv = argv
         self.home = home
         self.port = port
-        home.mkdir()
-        text = _OPTIONS.format(
-            home=home, port=port, key=KEY, secret=SECRET, reader=READER, reader_secret=READER_SECRET
-        )
-        (home / "named.conf").write_text(text + zones)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.home / "log").open("ab") as log:
-            argv = [self.binary, "-g", "-n", "1", "-c", str(self.home / "named.conf")]
-            self._process = subprocess.Popen(argv, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.argv, stdout=log, stderr=log)
         try:
-            until(self.answers, 10, f"named on port {self.port}")
+            until(self.answers, 10, f"{self.argv[0]} on port {self.port}")
         except AssertionError as error:
             self.stop()
             raise AssertionError(f"{error}: {(self.home / 'log').read_text()[-2000:]}") from None
@@ -98,21 +92,37 @@ class Named:
         return bool(response.answer)
 
 
+class Named(Process):
+    """BIND."""
+
+    def __init__(self, home: Path, port: int, zones: str) -> None:
+        home.mkdir()
+        text = _OPTIONS.format(
+            home=home, port=port, key=KEY, secret=SECRET, reader=READER, reader_secret=READER_SECRET
+        )
+        (home / "named.conf").write_text(text + zones)
+        argv = [program("named", "bind9"), "-g", "-n", "1", "-c", str(home / "named.conf")]
+        super().__init__(argv, home, port)
+
+
 class Pair:
-    """A primary and its secondary, for one module of tests."""
+    """A primary and its secondary, for one module of tests: BIND, unless a subclass says otherwise."""
+
+    primary: Process
+    secondary: Process
 
     def __init__(self, home: Path) -> None:
-        binary, ports = program("named", "bind9"), (free_port(), free_port())
+        ports = (free_port(), free_port())
         for file in ("example", "other"):
-            (home / f"{file}.primary").write_text(_DATA)
+            (home / f"{file}.primary").write_text(DATA)
         zones = [(ZONE, "example"), (OTHER_ZONE, "other")]
         primary = "".join(
             _PRIMARY.format(zone=zone, file=home / f"{file}.primary", key=KEY, secondary=ports[1])
             for zone, file in zones
         )
         secondary = _SECONDARY.format(zone=ZONE, file=home / "example.secondary", primary=ports[0])
-        self.primary = Named(binary, home / "primary", ports[0], primary)
-        self.secondary = Named(binary, home / "secondary", ports[1], secondary)
+        self.primary = Named(home / "primary", ports[0], primary)
+        self.secondary = Named(home / "secondary", ports[1], secondary)
 
     def start(self) -> None:
         self.primary.start()
