@@ -16,11 +16,12 @@ from failover.engine.live import Hands
 from failover.engine.plan import Plan
 from failover.engine.record import OPEN, Record
 from failover.engine.runner import Order, Session
+from failover.engine.undo import undo_runbook
 from failover.errors import Failed, FailoverError, Interrupted, Locked, Refused, Usage
 from failover.health import summary
 from failover.report.plan import plan_lines
 from failover.report.progress import Lines, Progress, Screen
-from failover.report.words import count, error_lines, standing
+from failover.report.words import count, error_lines, stage_line, standing
 from failover.runbook import Runbook
 from failover.topology import Topology
 from failover.units import duration
@@ -175,7 +176,11 @@ def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hand
     stopped = [name for name, step in steps.items() if step.status in ("failed", "running")]
     output.err(["", *error_lines(error), "", f"paused   {', '.join(stopped)}"])
     while True:
-        output.err(["         r retry   s skip this step   a leave it here"])
+        stage = session.record.last_stage(stopped[0]) if stopped else []
+        back = f"b back one stage ({stage_line(stage)})   " if stage else ""
+        all_back = "u undo all   " if session.record.applied else ""
+        output.err([f"         now: {'; '.join(standing(session.world))}"] if stage else [])
+        output.err([f"         r retry   s skip this step   {back}{all_back}a leave it here"])
         said = answer().strip().lower()
         if said in ("", "a"):
             return False
@@ -187,6 +192,33 @@ def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hand
                 return True
         if said == "r":
             return True
+        if said == "b" and stage:
+            _one_stage_back(session, stopped[0], hands)
+        if said == "u" and all_back:
+            error.next = f"it was taken back by run {_undone(session, manner).id}"
+            return False
+
+
+def _one_stage_back(session: Session, step: str, hands: Hands) -> None:
+    lines = Lines()
+    hands.progress = lines.note
+    try:
+        with _listening(session, lines):
+            session.back(step)
+    except (Locked, Interrupted):
+        raise
+    except FailoverError as error:
+        output.err(["", *error_lines(error), ""])
+
+
+def _undone(session: Session, manner: Manner) -> Record:
+    """Take the whole run back in a run of its own, which is shown and asked about like any other."""
+    record = session.record
+    session.again()
+    order = replace(manner.order, undo_of=record.id)
+    back = replace(manner, approved="", order=order, agreed=lambda: session.abort("it is undone"))
+    with _or_stopped(session):
+        return run(session.estate, undo_runbook(record, session.estate.topology), f"failover undo {record.id}", back)
 
 
 def _finish(session: Session, manner: Manner) -> None:

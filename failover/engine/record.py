@@ -103,6 +103,18 @@ class Record:
         """Every change that `step` made, oldest first."""
         return [change for intent in self._all if intent.step == step for change in intent.made]
 
+    def last_stage(self, step: str) -> list[RouteChange]:
+        """The changes of the last stage of `step` that was not taken back; none where none was made."""
+        left: list[RouteChange] = []
+        for change in self.moved(step):
+            if not isinstance(change, RouteChange) or change.before.weights == change.after.weights:
+                continue
+            if change.recovery:
+                left = [one for one in left if (one.route, one.after) != (change.route, change.before)]
+            else:
+                left.append(change)
+        return [change for change in left if change.reason == left[-1].reason]
+
     def before(self, route: str) -> Change | None:
         """The last change of `route` that was made."""
         made = [change for change in self.applied if isinstance(change, RouteChange) and change.route == route]

@@ -21,6 +21,7 @@ from failover.errors import Failed, FailoverError, Indeterminate, Interrupted, L
 from failover.guards import Judgement
 from failover.runbook import Runbook, Step
 from failover.secret import redact
+from failover.steps.back import Back
 from failover.world import World
 
 _MOVING = ("drain", "restore", "shift", "promote", "undo")
@@ -174,6 +175,22 @@ class Session:
     def again(self) -> None:
         """Go on in this process after a stop. Raises Locked where somebody else has taken the run up meanwhile."""
         self.journal.append("run-adopted", owner=owner())
+
+    def back(self, step: str) -> None:
+        """Take the last stage of `step` back and leave the run stopped there. Raises what kept it from that."""
+        self.again()
+        why = f"one stage back in step {step}"
+        spec = Back(stage=tuple(self.record.last_stage(step)))
+        live = Live(self.estate, self.journal, self.record, self.hands, {})
+        self.live = live
+        try:
+            drive(Step(step, "back", spec, (), why), self.estate.context, live, self._judged, frozenset())
+        except Locked:
+            raise
+        except FailoverError as error:
+            self.stop(error.what)
+            raise
+        self.stop(why)
 
     def stop(self, why: str) -> None:
         """Leave the run as it is, to be taken up again later."""

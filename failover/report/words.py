@@ -1,6 +1,6 @@
 """One change, one verdict, one event, each in a line that a tired person understands."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from failover.clock import stamp
@@ -164,6 +164,17 @@ def standing(world: World) -> list[str]:
         primaries = ", ".join(world.primaries(name)) or "no region that can be seen"
         said += [f"{name} takes writes in {primaries}"]
     return list(dict.fromkeys(said))
+
+
+def stage_line(stage: Sequence[RouteChange]) -> str:
+    """Where the traffic is again once `stage` is taken back, as `east 50 %`, or by service where they differ."""
+    said: dict[str, str] = {}
+    for change in stage:
+        after = change.after.weights
+        less = next(name for name, weight in change.before.weights.items() if after.get(name) != weight)
+        said[change.route.partition("@")[0]] = f"{less} {share(change.before, less)}"
+    lines = set(said.values())
+    return lines.pop() if len(lines) == 1 else ", ".join(f"{name} {line}" for name, line in said.items())
 
 
 def count(number: int, what: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from failover.steps import promote, simple, traffic, undo
+from failover.steps import back, promote, simple, traffic, undo
 from failover.steps.actions import Context, Scope, Steps
 from failover.world import World
 
@@ -27,5 +27,6 @@ VERBS: Mapping[str, Verb] = {
     "approve": Verb(simple.nothing, simple.approve),
     "wait": Verb(simple.nothing, simple.wait),
     "notify": Verb(simple.nothing, simple.notify),
+    "back": Verb(back.back_scope, back.back),
     "undo": Verb(undo.undo_scope, undo.undo),
 }

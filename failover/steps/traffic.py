@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from failover import verbs
 from failover.errors import Failed, FailoverError
 from failover.health import check_ids, databases_of, load_of, loads_of, out_of_service
-from failover.steps.actions import Action, Changes, Context, Empty, Forecast, Look, Note, Scope, Seen, Steps
+from failover.steps.actions import Action, Changes, Context, Empty, Forecast, Note, Scope, Seen, Steps
+from failover.steps.back import stage_back
 from failover.steps.watching import settle, watch
 from failover.topology import Route, reached
 from failover.weights import active, staged, switched
@@ -133,7 +134,8 @@ class _Ramp:
         tail = drain.tail if final and staged_pace and not self.back else 0.0
         seen = yield from settle(self.context, wanted, wait_out=staged_pace, tail=tail)
         world = seen.world if seen else world
-        if not (changes and staged_pace):
+        # Where nobody is left to look at, the guards refuse the last stage.
+        if not (changes and staged_pace and self.watched):
             return world, False
         soak = drain.soak if spec.soak is None else spec.soak
         try:
@@ -146,15 +148,8 @@ class _Ramp:
 
     def _step_back(self, changes: Sequence[RouteChange], error: Failed) -> Generator[Action, Seen, None]:
         """One stage back; where a guard or a router does not allow that, the weights stay, and it is said."""
-        back = [
-            RouteChange(change.route, change.after, change.before, "step back", recovery=True) for change in changes
-        ]
-        receivers = dict.fromkeys(name for change in back for name in change.after.weights)
-        services = tuple(_services(self.context, self.spec.services))
         try:
-            yield Look(check_ids(self.context.topology, services, receivers), "everybody before a step back")
-            yield Changes(tuple(back))
-            yield from settle(self.context, {change.route: change.after for change in back}, wait_out=False)
+            yield from stage_back(self.context, changes)
         except FailoverError as other:
             error.next = f"the step back was not made ({other.what}); mend it and resume, or undo the run"
         else:

@@ -1,14 +1,14 @@
 """What a person is asked while a run waits, and what becomes of the run by the answer."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from failover.cli import running
 from failover.routers import memory as routers
-from failover.world import RouteState
+from failover.world import RouteChange, RouteState
 from tests.e2e.in_memory import TOPOLOGY, Estate
 from tests.e2e.product import Terminal, failover
 
@@ -27,6 +27,9 @@ steps:
 def book(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "book.yaml").write_text(BOOK.format())
     return ("run", str(tmp_path / "book.yaml"), "-i", f"flag={tmp_path / 'flag'}")
+
+
+WRITE = routers.MemoryRouter.write
 
 
 def person(monkeypatch: pytest.MonkeyPatch, *answers: str | Callable[[], str]) -> None:
@@ -99,3 +102,82 @@ def test_a_signal_is_an_answer_to_every_question(tmp_path: Path, number: signal.
         terminal.process.send_signal(number)
         assert "nothing more was changed" in terminal.end(6)
     assert failover(topology, "runs", "--json").json["runs"][-1]["status"] == "stopped"
+
+
+@pytest.fixture
+def halted(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> Estate:
+    """An estate on which a drain of east pauses at half its share: west is not up to more than that."""
+    estate.topology.write_text(estate.topology.read_text().replace("stages: [50, 0]", "stages: [75, 50, 0]"))
+
+    def too_much(router: routers.MemoryRouter, changes: Sequence[RouteChange]) -> str:
+        receipt = WRITE(router, changes)
+        if changes[-1].after.weights["east"] == 50:
+            estate.sick("west")
+        else:
+            estate.well()
+        return receipt
+
+    monkeypatch.setattr(routers.MemoryRouter, "write", too_much)
+    return estate
+
+
+def easts(estate: Estate) -> list[int]:
+    """The weights of east that the last run set, one after another."""
+    events = estate.json("show", estate.last())["events"]
+    changes = [change for event in events if event["kind"] == "intent" for change in event["changes"]]
+    return [change["after"]["weights"]["east"] for change in changes]
+
+
+def test_one_stage_back_then_another_and_on_again(halted: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def enough() -> str:
+        monkeypatch.setattr(routers.MemoryRouter, "write", WRITE)
+        halted.well()
+        return "r\n"
+
+    person(monkeypatch, "y\n", "b\n", "b\n", "b\n", enough)
+    halted("drain", "east")
+    offers = [line for line in halted.err.splitlines() if "r retry" in line]
+    assert [("(east 38 %)" in line, "(east 50 %)" in line) for line in offers] == [
+        (True, False),
+        (False, True),
+        (False, False),
+        (False, False),
+    ], "one stage at a time, and nothing to go back to at the beginning"
+    assert easts(halted) == [75, 50, 75, 100, 75, 50, 0]
+    assert halted.json("runs")["runs"][-1]["status"] == "done"
+
+
+def test_no_stage_back_over_what_somebody_else_has_set(halted: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand = RouteState({"east": 10, "west": 190})
+
+    def somebody_shifts() -> str:
+        routers._shared[halted.name].routes["web@dns"] = by_hand
+        return "b\n"
+
+    person(monkeypatch, "y\n", somebody_shifts, "a\n")
+    halted("drain", "east", code=6)
+    assert "refused  changed-by-others: route web@dns" in halted.err
+    assert halted.weights() == by_hand.weights
+    assert halted.json("runs")["runs"][-1]["status"] == "stopped"
+
+
+def test_everything_undone_from_the_pause(halted: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    person(monkeypatch, "y\n", "u\n", "y\n")
+    halted("drain", "east", code=1)
+    said = halted.err
+    assert halted.weights() == {"east": 100, "west": 100}
+    drained, undone = halted.json("runs")["runs"]
+    assert (drained["status"], undone["status"]) == ("aborted", "done")
+    assert f"it was taken back by run {undone['run']}" in said
+
+
+def test_an_undo_that_is_not_agreed_to_leaves_the_run_to_resume(
+    halted: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person(monkeypatch, "y\n", "u\n", "n\n")
+    halted("drain", "east", code=6)
+    said = halted.err
+    assert halted.weights() == {"east": 50, "west": 150}
+    [drained] = halted.json("runs")["runs"]
+    assert drained["status"] == "stopped"
+    assert f"failover resume {drained['run']}" in said

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
 from failover.engine.estate import Estate
@@ -152,7 +152,8 @@ def holds(name: str, inputs: dict[str, Any], world: Given) -> Estate:
         assert type(error) is type(planned.refusal)
         assert error.what == planned.refusal.what
     many = "none" if not planned.changes else "few" if len(planned.changes) < 5 else "many"
-    event(f"{name} {'refused' if error else 'done'}, changes: {many}")
+    if currently_in_test_context():
+        event(f"{name} {'refused' if error else 'done'}, changes: {many}")
     return made
 
 
@@ -167,6 +168,22 @@ def test_the_changes_of_the_plan_are_the_changes_of_the_run(name: str, data: st.
         change for one in worlds.read_record(made, worlds.runs(made)[-1]).intents.values() for change in one.made
     ]
     assert sorted(map(repr, worlds.shape(recorded))) == sorted(map(repr, worlds.shape(worlds.log(made))))
+
+
+def test_the_run_refuses_for_the_reason_of_the_plan_where_nobody_is_left_to_look_at() -> None:
+    edge = {"router": "edge", "weights": {"east": 1, "north": 1}, "ttl": "1s", "stages": [0]}
+    dns = {"router": "dns", "weights": {"east": 0, "north": 1}, "ttl": "1s"}
+    topology = {
+        "topology": "nobody-left",
+        "regions": ["east", "north"],
+        "services": {"api": {"routes": [edge, dns], "checks": {"up": {"memory": {}}}}},
+        "databases": {},
+        "routers": {"dns": {"memory": {}}, "edge": {"memory_switch": {}}},
+        "drain": {"stages": [50, 0], "soak": "0s"},
+        "store": {"memory": {}},
+    }
+    now = {"api@edge": ({"east": 1, "north": 0}, 1), "api@dns": ({"east": 2, "north": 0}, 1)}
+    holds("drain", {"region": "east", "pace": "staged"}, Given(topology, now, {}))
 
 
 @pytest.mark.parametrize("name", BOOKS)
