@@ -1,22 +1,18 @@
 """The probe prometheus, against a real server; its queries need no scraped data."""
 
 import json
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
 from failover.clock import SYSTEM
 from failover.errors import Failed
 from failover.probes.prometheus import PrometheusProbe, PrometheusProbeConfig
 from failover.testing.probes import ProbeContract, see
 from failover.verdict import Outcome
-from tests.parts import program
+from tests.probes.prometheus import Prometheus
 from tests.probes.servers import black_hole, free_port, serving
 
 TWO = 'label_replace(vector(1), "site", "east", "", "") or label_replace(vector(9), "site", "west", "", "")'
@@ -25,33 +21,8 @@ TWO = 'label_replace(vector(1), "site", "east", "", "") or label_replace(vector(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Prometheus of our own."""
-    home, port = tmp_path_factory.mktemp("prometheus"), free_port()
-    (home / "prometheus.yml").write_text("global: {scrape_interval: 1h}\n")
-    argv = [
-        program("prometheus", "prometheus"),
-        f"--config.file={home / 'prometheus.yml'}",
-        f"--storage.tsdb.path={home / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    url = f"http://127.0.0.1:{port}"
-    with (home / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
-        try:
-            _until_ready(url, process, home / "log")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if urllib3.request("GET", f"{url}/-/ready", timeout=1, retries=False).status == 200:
-                return
-        except urllib3.exceptions.HTTPError:
-            time.sleep(0.05)
-    raise AssertionError(f"Prometheus does not start: {log.read_text()[-1000:]}")
+    with Prometheus(tmp_path_factory.mktemp("prometheus")) as made:
+        yield made.url
 
 
 class TestPrometheusProbe(ProbeContract):
