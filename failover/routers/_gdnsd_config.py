@@ -40,7 +40,7 @@ class GdnsdServer(Model):
 class GdnsdConfig(Model):
     """All servers that answer for the routes, which must agree.
 
-    `resolvers` are asked too whether a change has come through. `timeout` bounds each look at a host and each write there.
+    `resolvers` are asked too whether a change has come through. `timeout` bounds each look and each write at a host.
     """
 
     servers: Annotated[tuple[GdnsdServer, ...], Field(min_length=1)]

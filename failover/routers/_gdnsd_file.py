@@ -81,15 +81,20 @@ def holding(entries: Sequence[Entry], keys: Collection[str]) -> Sequence[Entry]:
 def rewritten(content: bytes, down: Collection[str], free: Collection[str]) -> bytes:
     """`content` with this tool's lines for `down` added and those for `free` removed; all else stays as it is.
 
-    A key that somebody else's line names exactly gets none: it would stand there twice.
+    A key that somebody else's line names exactly gets none: it would stand there twice. A last line without a newline
+    gets one where something is added, since gdnsd ignores a file that ends within a comment.
     """
-    lines = content.split(b"\n")
-    kept = [line for line in lines if not ((own := _OURS.fullmatch(line)) and own[1].decode() in free)]
+    kept = [line for line in re.findall(rb"[^\n]*\n|[^\n]+", content) if not _free(line, free)]
     named = {entry.key for entry in parse(content)}
-    new = [f"{key} => DOWN # set by failover".encode() for key in down if key not in named]
-    # After the last newline, where there is one, stands an empty line; a file without one stays without.
-    at = len(kept) - (not kept[-1]) if kept else 0
-    return b"\n".join([*kept[:at], *new, *kept[at:]])
+    new = [f"{key} => DOWN # set by failover\n".encode() for key in down if key not in named]
+    if new and kept and not kept[-1].endswith(b"\n"):
+        kept[-1] += b"\n"
+    return b"".join([*kept, *new])
+
+
+def _free(line: bytes, free: Collection[str]) -> bool:
+    own = _OURS.fullmatch(line.rstrip(b"\n"))
+    return own is not None and own[1].decode() in free
 
 
 def _tokens(content: bytes) -> Iterator[tuple[int, str]]:
@@ -99,6 +104,8 @@ def _tokens(content: bytes) -> Iterator[tuple[int, str]]:
         if found is None or found[0].startswith(b"$"):
             words = content[at:].split(b"\n")[0][:40].decode(errors="replace")
             raise Unclear(f"line {line} cannot be understood from '{words}' on")
+        if found["skip"] and found[0][:1] in b"#;" and found.end() == len(content):
+            raise Unclear(f"line {line} is a comment without a newline at the end of the file, which gdnsd ignores")
         if found["arrow"]:
             yield line, "="
         elif found["text"]:

@@ -96,7 +96,7 @@ class GdnsdHarness:
         self.pair = pair
 
     def make(self) -> Router:
-        return router(*map(server, self.pair))
+        return router(*map(server, self.pair), timeout="3s")
 
     def stranger(self) -> Router:
         raise NotImplementedError("a file has no credentials")
@@ -104,7 +104,7 @@ class GdnsdHarness:
     def meddle(self, route: str) -> None:
         for each in self.pair:
             with each.state.open("a") as file:
-                file.write(f"\n{STATES[route]['west'][0]} => DOWN # by hand")
+                file.write(f"\n{STATES[route]['west'][0]} => DOWN # by hand\n")
 
     def stop(self) -> None:
         self.pair[-1].stop()
@@ -146,16 +146,17 @@ def test_gdnsd_answers_without_the_region_even_after_a_restart(one: Gdnsd) -> No
     made.write([change(WEB, EASTLESS, FULL), change(API, WESTLESS, FULL)])
     settles(made, WEB, FULL)
     settles(made, API, FULL)
-    assert one.addresses("api") == {"192.0.2.21", "192.0.2.22", "192.0.2.31"}
+    until(lambda: one.addresses("api") == {"192.0.2.21", "192.0.2.22", "192.0.2.31"}, 5, "all addresses again")
 
 
 def test_other_people_s_lines_stay_byte_by_byte(one: Gdnsd) -> None:
     made = router(server(one))
     made.write([change(API, FULL, EASTLESS)])
-    ours = f"\n192.0.2.21/up => DOWN {OURS}\n192.0.2.22/up => DOWN {OURS}"
+    ours = f"\n192.0.2.21/up => DOWN {OURS}\n192.0.2.22/up => DOWN {OURS}\n"
     assert one.state.read_bytes() == THEIRS + ours.encode()
+    settles(made, API, EASTLESS)
     made.write([change(API, EASTLESS, FULL)])
-    assert one.state.read_bytes() == THEIRS
+    assert one.state.read_bytes() == THEIRS + b"\n"
 
 
 def test_mode_and_link_stay_and_no_other_file_is_left(one: Gdnsd, tmp_path: Path) -> None:
@@ -214,10 +215,10 @@ def test_a_region_that_people_hold_down_reads_as_down_and_is_not_brought_back(on
 def test_a_line_that_people_add_while_it_is_drained_is_not_lifted_with_ours(one: Gdnsd) -> None:
     made = router(server(one))
     made.write([change(WEB, FULL, EASTLESS)])
-    text = one.state.read_text() + "\n*/east => DOWN # the power is off\n"
+    text = one.state.read_text() + "*/east => DOWN # the power is off\n"
     one.state.write_text(text)
     assert state(made, WEB) == EASTLESS
-    with pytest.raises(Failed, match=r"line 7 \(\*/east => DOWN\)"):
+    with pytest.raises(Failed, match=r"line 5 \(\*/east => DOWN\)"):
         made.write([change(WEB, EASTLESS, FULL)])
     assert one.state.read_text() == text
 
@@ -242,6 +243,7 @@ UNCLEAR = [
     ("a/b =>\n", "line 1 cannot be understood"),
     ("a/b => SIDEWAYS\n", "line 1 cannot be understood"),
     ("a/b DOWN\n", "line 1 cannot be understood"),
+    ("# comment", "line 1 is a comment without a newline"),
     ('"a/b => DOWN\n', "line 1 cannot be understood"),
 ]
 
@@ -335,13 +337,13 @@ def test_a_host_that_does_not_say_how_it_ended_is_indeterminate(pair: list[Gdnsd
 
 
 def test_an_editor_that_saves_in_between_is_seen(one: Gdnsd, tmp_path: Path) -> None:
-    script = f'#!/bin/sh\necho "# saved" >>{shlex.quote(str(one.state))}\nexec /usr/bin/mktemp "$@"\n'
+    script = f'#!/bin/sh\nprintf "\\n# saved\\n" >>{shlex.quote(str(one.state))}\nexec /usr/bin/mktemp "$@"\n'
     (tmp_path / "mktemp").write_text(script)
     (tmp_path / "mktemp").chmod(0o755)
     via = ["env", f"PATH={tmp_path}:{os.environ['PATH']}"]
     with pytest.raises(Conflict, match="route web@gdnsd"):
         router(server(one, via=via)).write([change(WEB, FULL, EASTLESS)])
-    assert one.state.read_bytes() == THEIRS + b"# saved\n"
+    assert one.state.read_bytes() == THEIRS + b"\n# saved\n"
 
 
 @pytest.mark.parametrize(
@@ -444,11 +446,12 @@ LINE = st.sampled_from(
 
 @given(st.lists(LINE, unique=True), st.booleans())
 def test_what_is_added_and_removed_again_leaves_the_file_as_it_was(lines: list[bytes], newline: bool) -> None:
-    content = b"\n".join(lines) + (b"\n" if newline else b"")
+    content = b"\n".join([*lines, b"a/b => UP"]) + (b"\n" if newline else b"")
     keys = ["k/one", "k/two"]
     down = rewritten(content, keys, [])
     assert switched(parse(down), {"k": keys}) == {"k": False}
-    assert rewritten(down, [], keys) == content
+    assert rewritten(down, [], keys) == content + (b"" if newline else b"\n")
+    assert rewritten(content, [], keys) == content
     assert rewritten(down, keys, []) == down
 
 
@@ -457,10 +460,10 @@ def test_what_is_added_and_removed_again_leaves_the_file_as_it_was(lines: list[b
     [
         (b"*/east => UP\nmetafo/web/east => DOWN", False),
         (b"metafo/* => DOWN", False),
-        (b"metafo/web/[^w]* => DOWN", False),
-        (b"metafo/web/[^e]* => DOWN", True),
+        (b'"metafo/web/[^w]*" => DOWN', False),
+        (b'"metafo/web/[^e]*" => DOWN', True),
         (b"metafo/web/east/x => DOWN", True),
-        (b"# metafo/web/east => DOWN", True),
+        (b"# metafo/web/east => DOWN\n", True),
         (b"metafo/web/east=DOWN/5,other=UP", False),
     ],
 )
