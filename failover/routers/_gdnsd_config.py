@@ -9,8 +9,7 @@ from pydantic import Field, field_validator
 
 from failover.errors import did_you_mean
 from failover.ports import Mistake, RouteSpec
-from failover.routers._dns import ServerText
-from failover.routers._primary import full_name
+from failover.routers._dns import ServerText, full_name
 from failover.schema import Model
 from failover.units import Duration
 
