@@ -63,3 +63,8 @@ Duration = Annotated[
     ),
 ]
 """Seconds, written in a file as `30s`, `2min`, `1h`."""
+
+
+def count(number: int, what: str) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -21,10 +21,10 @@ from failover.errors import Failed, FailoverError, Interrupted, Locked, Refused,
 from failover.health import summary
 from failover.report.plan import plan_lines
 from failover.report.progress import Lines, Progress, Screen
-from failover.report.words import count, error_lines, stage_line, standing
+from failover.report.words import error_lines, stage_line, standing
 from failover.runbook import Runbook
 from failover.topology import Topology
-from failover.units import duration
+from failover.units import count, duration
 from failover.world import RouteState, World, same
 
 _BACK = {"evacuate-region": "restore-region", "drain": "restore"}

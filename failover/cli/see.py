@@ -9,6 +9,7 @@ from failover.cli import output
 from failover.cli.options import Accept, Inputs, Json, Reason, TopologyFile, accepted_guards, estate_of, pairs
 from failover.clock import SYSTEM
 from failover.errors import Invalid, Problem, Usage, did_you_mean
+from failover.units import count
 
 if TYPE_CHECKING:
     from failover.engine.estate import Estate
@@ -252,7 +253,8 @@ def validate(files: Names = None, topology: TopologyFile = None, as_json: Json =
     if as_json:
         output.document({"topology": document.name, "runbooks": list(names), "problems": []})
     else:
-        output.out([f"{document.name} and {len(names)} runbooks are valid: {', '.join(names)}"])
+        are = "is" if len(names) == 1 else "are"
+        output.out([f"{document.name} and {count(len(names), 'runbook')} {are} valid: {', '.join(names)}"])
 
 
 def schema(

@@ -33,7 +33,7 @@ from failover.steps.actions import (
     Settle,
     Tell,
 )  # fmt: skip
-from failover.units import duration
+from failover.units import count, duration
 from failover.verdict import Verdict, failed, passed, unknown
 from failover.world import Change, MemberChange, Role, RouteChange, World, covers, encode, same
 
@@ -177,11 +177,11 @@ class Live:
         )
 
     def _look(self, step: Step, action: Look) -> Seen:
-        self.hands.progress(step.id, f"looking at {action.about}: {len(action.checks)} checks")
+        self.hands.progress(step.id, f"looking at {action.about}: {count(len(action.checks), 'check')}")
         needed = databases_of(self.estate.topology, action.checks)
         world = self.observe(Scope(databases=needed, checks=action.checks))
         verdict = checks_health(self.estate.topology, action.checks, world)
-        return self.seen(step, f"{action.about}: {len(action.checks)} checks", verdict)
+        return self.seen(step, f"{action.about}: {count(len(action.checks), 'check')}", verdict)
 
     def _follow(self, step: Step, action: Follow) -> Seen:
         clock = self.estate.clock

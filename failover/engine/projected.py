@@ -1,6 +1,6 @@
 """The actuator of a plan: changes are laid over the world, and nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from failover.health import checks_health
 from failover.runbook import Runbook, Step
 from failover.steps.actions import Action, Changes, Look, Run, Scope, Seen
 from failover.verdict import passed
-from failover.world import MemberChange, Role, World
+from failover.world import CheckId, MemberChange, Role, World
 
 
 def plan(
@@ -80,12 +80,16 @@ class Projected:
             self.world = self.world.after(*action.items)
             for change in action.items:
                 if isinstance(change, MemberChange) and change.after is Role.PRIMARY:
-                    self._expect(change.database)
+                    why = f"expected once {change.database} has a primary; will be checked"
+                    self._expect(self._needing(change.database), why)
         elif isinstance(action, Look) and not self.touched and not again:
             world = self.observe(Scope(checks=action.checks))
             verdict = checks_health(self.estate.topology, action.checks, world)
             planned.verdicts[len(planned.actions) - 1] = verdict
             return Seen(world, verdict)
+        elif isinstance(action, Look) and self.ran:
+            self.observe(Scope(checks=action.checks))
+            self._expect(action.checks, "expected once the command has run; will be checked")
         elif isinstance(action, Run):
             if not self.ran:
                 must_be_there(action.argv, reveal(action.env))
@@ -93,13 +97,16 @@ class Projected:
             self.touched = self.ran = True
         return Seen(self.world)
 
-    def _expect(self, database: str) -> None:
-        """Checks that failed for want of this primary are expected to pass; the run will look."""
-        topology = self.estate.topology
-        expected = {
-            check: passed(f"expected once {database} has a primary; will be checked")
-            for check, verdict in self.world.checks.items()
-            for declared in topology.services[check.service].checks
-            if declared.name == check.check and database in declared.needs and not verdict.passed
-        }
-        self.world = replace(self.world, checks={**self.world.checks, **expected})
+    def _needing(self, database: str) -> list[CheckId]:
+        return [
+            check
+            for check in self.world.checks
+            for declared in self.estate.topology.services[check.service].checks
+            if declared.name == check.check and database in declared.needs
+        ]
+
+    def _expect(self, checks: Iterable[CheckId], why: str) -> None:
+        """What fails now and is to be mended by then holds up no guard of a plan; the run looks at it."""
+        found = self.world.checks
+        mended = {check: passed(why) for check in checks if check in found and not found[check].passed}
+        self.world = replace(self.world, checks={**found, **mended})

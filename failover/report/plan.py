@@ -6,7 +6,7 @@ from typing import Any
 
 from failover.engine.plan import Plan, PlannedStep, describe
 from failover.errors import FailoverError, Refused
-from failover.report.words import WIDTH, count, filled, series, table
+from failover.report.words import WIDTH, filled, series, table
 from failover.steps.actions import (
     Ask,
     CatchUp,
@@ -21,7 +21,7 @@ from failover.steps.actions import (
     Settle,
     Tell,
 )
-from failover.units import duration
+from failover.units import count, duration
 from failover.verdict import worst
 from failover.world import MemberChange, Role, RouteChange, RouteState, World
 

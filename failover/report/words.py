@@ -5,7 +5,7 @@ from typing import Any
 
 from failover.clock import stamp
 from failover.errors import FailoverError, Refused
-from failover.units import duration
+from failover.units import count, duration
 from failover.world import Change, Role, RouteChange, RouteState, World, decode
 
 WIDTH = 108
@@ -175,11 +175,6 @@ def stage_line(stage: Sequence[RouteChange]) -> str:
         said[change.route.partition("@")[0]] = f"{less} {share(change.before, less)}"
     lines = set(said.values())
     return lines.pop() if len(lines) == 1 else ", ".join(f"{name} {line}" for name, line in said.items())
-
-
-def count(number: int, what: str) -> str:
-    """`1 change`, `2 changes`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def ago(then: float, now: float) -> str:

@@ -476,3 +476,37 @@ def test_connections_are_waited_for_counted_and_ended(
     assert event["region"] == "east"
     assert event["left"]["web@dns"] == pytest.approx(left, abs=1)
     assert [(route, region) for route, region, _ in router.ended] == [(route, region) for route, region, _ in ended]
+
+
+# --- active and passive ---
+
+PASSIVE = """
+topology: passive
+regions: [east, west]
+services:
+  web:
+    routes: [{router: dns, weights: {east: 100, west: 0}}]
+    checks: {up: {memory: {}}}
+routers: {dns: {memory: {}}}
+drain: {stages: [50, 0], soak: 30s}
+store: {memory: {}}
+"""
+
+
+def test_the_passive_region_takes_over_stage_by_stage_and_gives_back() -> None:
+    made = worlds.estate(PASSIVE)
+    worlds.run(made, worlds.book(made, "drain", region="east"))
+    worlds.run(made, worlds.book(made, "restore", region="east"))
+    assert [dict(change.after.weights) for change in worlds.log(made) if isinstance(change, RouteChange)] == [
+        {"east": 50, "west": 50},
+        {"east": 0, "west": 100},
+        {"east": 50, "west": 50},
+        {"east": 100, "west": 0},
+    ]
+
+
+def test_a_passive_region_leaves_without_a_change_and_an_ill_one_takes_nothing_over() -> None:
+    made = worlds.estate(PASSIVE)
+    assert worlds.run(made, worlds.book(made, "drain", region="west")).applied == []
+    worlds.see(made, "web", "west", failed("it does not answer"))
+    assert worlds.plan(made, worlds.book(made, "drain", region="east")).refusal is not None

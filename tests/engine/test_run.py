@@ -476,6 +476,45 @@ def test_a_program_that_an_earlier_command_makes_is_not_asked_for_in_the_plan(tm
     assert worlds.run(made, worlds.book(made, text)).status == "done"
 
 
+MENDED = """
+runbook: mended
+steps:
+  - {id: mend, command: ["true"]}
+  - {id: well, check: {regions: west}}
+  - {id: back, restore: {region: west}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "turns", "refused", "ends", "weights"),
+    [
+        (MENDED, [failed("it is being built"), passed("it answers")], None, "done", {"east": 100, "west": 100}),
+        (MENDED, [failed("it is being built")], None, "stopped", {"east": 200, "west": 0}),
+        (MENDED.replace("  - {id: well, check: {regions: west}}\n", ""), [failed("it is ill")], Refused, "", {}),
+        (MENDED.replace('command: ["true"]', "wait: 0s"), [failed("it is ill")], Failed, "", {}),
+    ],
+    ids=["by the command", "not by the command", "nobody looks at it afterwards", "by nothing"],
+)
+def test_what_a_command_is_to_mend_is_looked_at_in_the_run(
+    text: str, turns: list[Verdict], refused: type | None, ends: str, weights: dict[str, int]
+) -> None:
+    made = worlds.estate()
+    worlds.put(made, "web@dns", {"east": 200, "west": 0}, 60)
+    worlds.see(made, "web", "west", *turns)
+    planned = worlds.plan(made, worlds.book(made, text))
+    assert type(planned.refusal) is (refused or type(None))
+    if refused:
+        return
+    session = worlds.begin(made, planned)
+    if ends == "done":
+        session.go(planned, {})
+    else:
+        with pytest.raises(Failed, match="it is being built"):
+            session.go(planned, {})
+    assert read_record(made, runs(made)[-1]).status == ends
+    assert worlds.world(made).routes["web@dns"] == RouteState(weights, 60)
+
+
 def test_nobodys_traffic_waits_for_a_message() -> None:
     made = worlds.estate(worlds.TWO + "notifiers: {chat: {memory: {}}}\n")
 

@@ -37,6 +37,7 @@ class Haproxy:
         self.socket = str(home / "admin.sock")
         self.operator = str(home / "operator.sock")
         self.port = free_port()
+        self.front = 0
         self.configure(backends)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -140,12 +141,16 @@ class Proxy:
 
 
 class Shop:
-    """An HTTP server of one region: `/` says which one, and `/slow` does not answer until `release`."""
+    """An HTTP server of one region: `/` says which one, `/wait` after a while, and `/slow` not until `release`.
+
+    `/health` answers with the status that `health` gives, or not in time where that is 0.
+    """
 
     def __init__(self, name: str) -> None:
         self.waiting = 0
         self.served = 0
         self.release = threading.Event()
+        self.health: Callable[[], int] = lambda: 200
         shop = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -155,8 +160,13 @@ class Shop:
                 if self.path == "/slow":
                     shop.waiting += 1
                     shop.release.wait(15)
+                elif self.path == "/wait":
+                    shop.release.wait(0.3)
+                status = shop.health() if self.path == "/health" else 200
+                if not status:
+                    shop.release.wait(2)
                 body = name.encode()
-                self.send_response(200)
+                self.send_response(status or 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
