@@ -19,12 +19,19 @@ def _routes() -> list[Row]:
     return routes.rows()
 
 
+def _checks() -> list[Row]:
+    from bench import checks
+
+    return checks.rows()
+
+
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "startup": startup.rows,
     "steps": steps.rows,
     "scale": scale.rows,
     "switchover": _switchover,
     "routes": _routes,
+    "checks": _checks,
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME = Path(__file__).parent.parent / ".bench"
-PEERS = ("chaostoolkit==1.19.0", "ansible-core==2.19.14")
+PEERS = ("chaostoolkit==1.19.0", "ansible-core==2.19.14", "aiohttp==3.14.5", "httpx==0.28.1")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class Row:
 def peer(program: str) -> str:
     """The path of a peer's program; installs the peers the first time."""
     home = HOME / "peers"
-    if not (home / "done").exists():
+    done, wanted = home / "done", " ".join(PEERS)
+    if not done.exists() or done.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
         pip = [home / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS]
         subprocess.run(pip, check=True)
-        (home / "done").touch()
+        done.write_text(wanted)
     return str(home / "bin" / program)
 
 
