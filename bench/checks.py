@@ -5,6 +5,7 @@ the seconds are those from its first check to its last, measured inside; the mem
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,9 +50,12 @@ def rows() -> list[Row]:
         whole = median(seconds([ours(), "check"], cwd=home) for _ in range(3))
     what = f"{SERVICES * REGIONS:,} HTTP checks"
     mine, peak = found["ours"]
-    made = [Row(f"{what} (aim: 1 s)", mine, found[name][0], "s", name) for name in ("aiohttp", "httpx")]
-    made += [Row(f"memory for {what} (aim: 60 MB)", peak, found[name][1], "MB", name) for name in ("aiohttp", "httpx")]
-    return [*made, Row("the same by `failover check`, start to end", whole, 0, "s", "")]
+    peers = ("aiohttp", "httpx")
+    return [
+        *(Row(f"{what} (aim: 1 s)", mine, found[name][0], "s", name) for name in peers),
+        *(Row(f"memory for {what} (aim: 60 MB)", peak, found[name][1], "MB", name) for name in peers),
+        Row("the same by `failover check`, start to end", whole, 0, "s", ""),
+    ]
 
 
 _URL = f"http://{LOOPBACK}:{{port}}/health"
@@ -60,7 +64,8 @@ _URL = f"http://{LOOPBACK}:{{port}}/health"
 def _topology(port: int) -> str:
     regions = ", ".join(f"r{number:02}" for number in range(REGIONS))
     url = f"{_URL.format(port=port)}?${{region}}"
-    services = "".join(f"  s{number:03}: {{checks: {{up: {{http: {{url: '{url}'}}}}}}}}\n" for number in range(SERVICES))
+    checks = f"{{checks: {{up: {{http: {{url: '{url}'}}}}}}}}"
+    services = "".join(f"  s{number:03}: {checks}\n" for number in range(SERVICES))
     return f"topology: checked\nregions: [{regions}]\nservices:\n{services}store: {{memory: {{}}}}\n"
 
 
@@ -79,8 +84,6 @@ def _haproxy(home: Path) -> Iterator[int]:
 
 
 def _listens(port: int) -> bool:
-    import socket
-
     with socket.socket() as client:
         return client.connect_ex((LOOPBACK, port)) == 0
 
@@ -95,11 +98,12 @@ def _taken_in_turns(programs: Mapping[str, Sequence[str]], home: Path) -> dict[s
 
 
 def _measured(argv: Sequence[str], home: Path) -> tuple[float, float]:
-    process = subprocess.Popen(argv, cwd=home, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(argv, cwd=home, stdout=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        said.seek(0)
+        took = said.read()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv)
-    return float(said), usage.ru_maxrss / 1024
+    return float(took), usage.ru_maxrss / 1024

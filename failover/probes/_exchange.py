@@ -1,19 +1,24 @@
 """One HTTP exchange, bounded in time and size, for the probes that look by HTTP."""
 
-import http.client
 import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPMessage,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+    responses,
+)
 from pathlib import Path
-from socket import SHUT_RDWR, socket
+from socket import SHUT_RDWR, create_connection, socket
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, LocationParseError
-from urllib3.exceptions import TimeoutError as LateError
-from urllib3.response import BaseHTTPResponse
+from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from failover.errors import Failed
@@ -32,13 +37,13 @@ class Answer:
     """What came back, the body up to `BODY_LIMIT`."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
     body: bytes
 
     @property
     def came(self) -> str:
         """The status as people say it."""
-        return f"{self.status} {http.client.responses.get(self.status, '')}".strip()
+        return f"{self.status} {responses.get(self.status, '')}".strip()
 
 
 def checked_url(url: str) -> str:
@@ -71,6 +76,8 @@ class Exchange:
         verify: bool,
     ) -> None:
         self._url = parse_url(url)
+        self._secure = self._url.scheme == "https"
+        self._at = str(self._url.host).strip("[]"), self._url.port or (443 if self._secure else 80)
         self._method = method
         self._headers = headers
         self._timeout = timeout
@@ -91,21 +98,13 @@ class Exchange:
         headers = {"Accept-Encoding": "identity", "User-Agent": "failover", **_values(self._headers)}
         connection = self._connection()
         try:
-            connection.connect()
-            open_now.append(connection.sock)
-            connection.request(
-                self._method, self._url.request_uri, headers=headers, preload_content=False, decode_content=False
-            )
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, _body(response))
-        except HTTPError as error:
-            cause = error.__cause__ or error.__context__
-            if isinstance(cause, OSError):
-                raise cause from None
-            if isinstance(error, LateError):
-                raise TimeoutError from None
+            self._connect(connection, open_now)
+            connection.request(self._method, self._url.request_uri, headers=headers)
+            with connection.getresponse() as response:
+                return Answer(response.status, response.headers, _body(response))
+        except IncompleteRead:
             raise GarbledError("its answer broke off") from None
-        except http.client.HTTPException as error:
+        except HTTPException as error:
             if isinstance(error, OSError):
                 raise
             raise GarbledError(f"what it answers is not HTTP: {type(error).__name__}") from None
@@ -113,10 +112,18 @@ class Exchange:
             connection.close()
 
     def _connection(self) -> HTTPConnection:
-        host, timeout = str(self._url.host).strip("[]"), self._timeout
-        if self._url.scheme == "http":
-            return HTTPConnection(host, self._url.port, timeout=timeout)
-        return HTTPSConnection(host, self._url.port or 443, timeout=timeout, ssl_context=self._tls)
+        return HTTPSConnection(*self._at, context=self._tls) if self._secure else HTTPConnection(*self._at)
+
+    def _connect(self, connection: HTTPConnection, open_now: list[socket]) -> None:
+        connection.sock = create_connection(self._at, self._timeout)
+        if self._secure:
+            name = self._at[0].rstrip(".")
+            connection.sock = self._tls.wrap_socket(
+                connection.sock, server_hostname=name, do_handshake_on_connect=False
+            )
+        open_now.append(connection.sock)
+        if isinstance(connection.sock, ssl.SSLSocket):
+            connection.sock.do_handshake()
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -128,6 +135,7 @@ class Exchange:
         if not self._verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["http/1.1"])
         return context
 
 
@@ -149,8 +157,10 @@ def _values(headers: Mapping[str, str | Secret]) -> dict[str, str]:
     return values
 
 
-def _body(response: BaseHTTPResponse) -> bytes:
+def _body(response: HTTPResponse) -> bytes:
     body = b""
     while len(body) < BODY_LIMIT and (part := response.read(BODY_LIMIT - len(body))):
         body += part
+    if response.length and len(body) < BODY_LIMIT:
+        raise IncompleteRead(body, response.length)
     return body
