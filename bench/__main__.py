@@ -25,6 +25,12 @@ def _checks() -> list[Row]:
     return checks.rows()
 
 
+def _dns_updates() -> list[Row]:
+    from bench import dns_updates
+
+    return dns_updates.rows()
+
+
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "startup": startup.rows,
     "steps": steps.rows,
@@ -32,6 +38,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "switchover": _switchover,
     "routes": _routes,
     "checks": _checks,
+    "dns": _dns_updates,
 }
 
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -34,14 +35,14 @@ def bounded(seconds: float, call: Callable[[], T], cut: Callable[[], None]) -> T
 
 
 class _Worker:
-    """A thread that makes one call after another. It is in `_idle` while it has none."""
+    """A thread that makes one call after another, named "bounded" during each. It is in `_idle` while it has none."""
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="bounded")
-        self._thread.start()
+        threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         while True:
             try:
                 call, answer = self.calls.get(timeout=_PATIENCE)
@@ -51,14 +52,16 @@ class _Worker:
                 except ValueError:  # somebody has just taken it: a call is on its way
                     continue
                 return
+            thread.name = "bounded"
             try:
-                answer.set_result(call())
+                tell = partial(answer.set_result, call())
             except BaseException as error:  # noqa: BLE001 - carried to the caller, who raises it
-                answer.set_exception(error)
-            finally:
-                # An error refers to this frame; if the frame referred to the error, its connection would stay open.
-                del call, answer
+                tell = partial(answer.set_exception, error)
+            thread.name = "bounded, idle"
             _idle.append(self)
+            tell()
+            # An error refers to this frame; if the frame referred to the error, its connection would stay open.
+            del call, answer, tell
 
 
 _idle: list[_Worker] = []
