@@ -91,13 +91,20 @@ class Primary:
         self.config = config
         self._clock = clock
 
-    def ask(self, queries: Sequence[dns.message.Message]) -> list[dns.message.Message]:
-        """The responses to `queries`, over one connection. Raises Failed."""
+    def ask(self, questions: Sequence[bytes]) -> list[bytes]:
+        """The responses to queries of `questions`, over one connection, as they came. Raises Failed."""
         with self._connected() as stream:
             try:
-                return stream.ask(queries)
-            except (dns.exception.DNSException, OSError, EOFError) as error:
-                raise self.failed(f"did not answer: {reason(error)}", "check that it runs") from None
+                return stream.ask(questions)
+            except (OSError, EOFError) as error:
+                raise self._unanswered(error) from None
+
+    def understood(self, wire: bytes) -> dns.message.Message:
+        """The response in `wire`. Raises Failed."""
+        try:
+            return dns.message.from_wire(wire)
+        except dns.exception.DNSException as error:
+            raise self._unanswered(error) from None
 
     def update(self, message: dns.update.UpdateMessage) -> None:
         """Have `message` carried out. Writes.
@@ -173,6 +180,9 @@ class Primary:
     def error(self, what: str, then: str) -> Failed:
         """`what` happened with this router, and what to do then."""
         return Failed(what, where=self.where, next=then)
+
+    def _unanswered(self, error: Exception) -> Failed:
+        return self.failed(f"did not answer: {reason(error)}", "check that it runs")
 
     def _unsigned(self, error: dns.tsig.PeerError) -> Failed:
         name = self.config.tsig.name if self.config.tsig else ""

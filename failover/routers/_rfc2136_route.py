@@ -1,6 +1,7 @@
 """What a route of the rfc2136 router is in DNS: one set of addresses, or one set of SRV records with weights."""
 
 import ipaddress
+import struct
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
@@ -9,16 +10,17 @@ import dns.exception
 import dns.name
 import dns.rdata
 import dns.rdataset
+import dns.rdatatype
 from pydantic import Field, field_validator, model_validator
 
 from failover.errors import did_you_mean
 from failover.ports import Mistake
 from failover.routers._dns import full_name
+from failover.routers._octets import question
 from failover.schema import Model
 from failover.world import Unknown
 
 SRV_LIMIT = 65_535
-_OCTETS = {"A": 4, "AAAA": 16, "SRV": 6 + 255}
 
 
 class Rfc2136Route(Model):
@@ -108,12 +110,40 @@ class Rfc2136Route(Model):
                 weights[region] = record.weight
         return weights
 
-    def octets(self, records: int) -> int:
-        """The room that so many records take at most in a message.
+    def rdata(self, weights: Mapping[str, int]) -> tuple[bytes, ...]:
+        """The records of `weights` in wire format (RFC 1035 section 3.4.1, RFC 3596, RFC 2782)."""
+        on = [region for region, weight in weights.items() if weight]
+        if not self.weighted:
+            return tuple(each for region in on for each in self.octets[region])
+        ways = ((struct.pack("!HH", self.priority, weights[region]), self.octets[region]) for region in on)
+        return tuple(way + each for way, own in ways for each in own)
 
-        Uncompressed: a name beyond the first 16 KB of a message cannot be pointed to (RFC 1035, section 4.1.4).
-        """
-        return records * (len(dns.name.from_text(self.record).to_digestable()) + 10 + _OCTETS[self.type])
+    @cached_property
+    def octets(self) -> Mapping[str, tuple[bytes, ...]]:
+        """What each region has in wire format: addresses, or a port and its target."""
+        if not self.weighted:
+            return {
+                region: tuple(ipaddress.ip_address(each).packed for each in own)
+                for region, own in self.values.items()
+            }
+        targets = {region: _target(text) for region, text in self.targets.items()}
+        return {
+            region: (struct.pack("!H", port) + (dns.name.from_text(host).to_wire() or b""),)
+            for region, (host, port) in targets.items()
+        }
+
+    @cached_property
+    def name(self) -> dns.name.Name:
+        return dns.name.from_text(self.record)
+
+    @cached_property
+    def kind(self) -> int:
+        return int(dns.rdatatype.from_text(self.type))
+
+    @cached_property
+    def question(self) -> bytes:
+        """The question for the record set, as a query has it."""
+        return question(self.name, self.kind)
 
     def mistakes(self, weights: Mapping[str, int]) -> Iterable[Mistake]:
         """What is wrong with the addresses or targets for a route of these normal weights, or with the weights."""

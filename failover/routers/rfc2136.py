@@ -22,7 +22,8 @@ from failover.clock import Clock
 from failover.errors import Conflict, Failed, FailoverError, Indeterminate, Refused
 from failover.ports import Mistake, RouteSpec
 from failover.routers._answers import agreed, allows, ask_all
-from failover.routers._dns import Server, answer, ask, question
+from failover.routers._dns import Server, answer, ask
+from failover.routers._octets import Replacement, holds, message, owner, replacement
 from failover.routers._primary import Primary, Rfc2136Config, Unmet
 from failover.routers._rfc2136_route import SRV_LIMIT, Rfc2136Route, listed
 from failover.routers._words import say
@@ -31,6 +32,9 @@ from failover.world import RouteChange, RouteState, Unknown
 
 ROOM = 65_535 - 1_024
 """Octets for the records of one message; the rest is for its header, zone and signature."""
+
+_Found = tuple[int, tuple[bytes, ...]]
+"""The TTL and the records of a set that is there."""
 
 
 class Rfc2136:
@@ -83,11 +87,11 @@ class Rfc2136:
         expected = self._expected(changes)
         moved = [change for change in changes if change.before != change.after]
         parts = list(self._messages(moved, expected))
-        for index, (message, part) in enumerate(parts):
+        for index, (update, part) in enumerate(parts):
             try:
                 if index and self.clock.monotonic() > latest:
                     raise self._primary.failed("takes too long", "look at its load; move fewer services at a time")
-                self._primary.update(message)
+                self._primary.update(update)
             except Unmet as error:
                 conflict = self._unmet(str(error), part)
                 raise self._halfway(conflict, index, [each for _, each in parts]) from None
@@ -122,15 +126,15 @@ class Rfc2136:
         config: Rfc2136Route = self._routes[route].config
         return config
 
-    def _look(self, routes: Sequence[str]) -> Mapping[str, dns.rdataset.Rdataset | Unknown | None]:
-        configs = [self._config(route) for route in routes]
-        responses = self._primary.ask([question(config.record, config.type) for config in configs])
-        return {
-            route: self._records(response, config)
-            for route, response, config in zip(routes, responses, configs, strict=True)
-        }
+    def _ask(self, routes: Sequence[str]) -> list[bytes]:
+        return self._primary.ask([self._config(route).question for route in routes])
 
-    def _records(self, response: dns.message.Message, config: Rfc2136Route) -> dns.rdataset.Rdataset | Unknown | None:
+    def _look(self, routes: Sequence[str]) -> Mapping[str, dns.rdataset.Rdataset | Unknown | None]:
+        return {route: self._records(route, wire) for route, wire in zip(routes, self._ask(routes), strict=True)}
+
+    def _records(self, route: str, wire: bytes) -> dns.rdataset.Rdataset | Unknown | None:
+        config = self._config(route)
+        response = self._primary.understood(wire)
         what = f"{config.record} {config.type}"
         server = self.config.server
         if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -177,56 +181,67 @@ class Rfc2136:
     def _limit(self, change: RouteChange) -> int:
         return self.weight_limit(change.route)
 
-    def _expected(self, changes: Sequence[RouteChange]) -> Mapping[str, dns.rdataset.Rdataset]:
-        expected = {}
-        for change, records in zip(changes, self._look([change.route for change in changes]).values(), strict=True):
-            if isinstance(records, Unknown):
-                raise self._primary.error(f"{records.why}; nothing was written", "check 'server' and 'zone'")
-            state = self._state(change.route, records)
-            if records is None or isinstance(state, Unknown):
-                found = state.why if isinstance(state, Unknown) else "gone"
-                raise Conflict(change.resource, say(change.before), found)
-            if state != change.before:
-                raise Conflict(change.resource, say(change.before), say(state))
-            expected[change.route] = records
-        return expected
+    def _expected(self, changes: Sequence[RouteChange]) -> Mapping[str, _Found]:
+        """What `changes` are to replace, as it is there now. Raises Conflict where that is not their `before`."""
+        wires = self._ask([change.route for change in changes])
+        return {
+            change.route: self._as_stated(change, wire) or self._found(change, wire)
+            for change, wire in zip(changes, wires, strict=True)
+        }
+
+    def _as_stated(self, change: RouteChange, wire: bytes) -> _Found | None:
+        """The records of `before` where `wire` has them octet for octet; None where that takes a closer look."""
+        config, normal, before = self._config(change.route), self._routes[change.route].route.weights, change.before
+        usual = all(
+            weight == 0 or weight == normal[region] or (config.weighted and 0 < weight <= SRV_LIMIT)
+            for region, weight in before.weights.items()
+        )
+        if before.ttl is None or before.weights.keys() != normal.keys() or not usual:
+            return None
+        data = config.rdata(before.weights)
+        return (before.ttl, data) if holds(wire, config.question, config.kind, before.ttl, data) else None
+
+    def _found(self, change: RouteChange, wire: bytes) -> _Found:
+        records = self._records(change.route, wire)
+        if isinstance(records, Unknown):
+            raise self._primary.error(f"{records.why}; nothing was written", "check 'server' and 'zone'")
+        state = self._state(change.route, records)
+        if records is None or isinstance(state, Unknown):
+            found = state.why if isinstance(state, Unknown) else "gone"
+            raise Conflict(change.resource, say(change.before), found)
+        if state != change.before:
+            raise Conflict(change.resource, say(change.before), say(state))
+        return records.ttl, tuple(record.to_wire() or b"" for record in records)
 
     def _messages(
-        self, changes: Sequence[RouteChange], expected: Mapping[str, dns.rdataset.Rdataset]
+        self, changes: Sequence[RouteChange], expected: Mapping[str, _Found]
     ) -> Iterator[tuple[dns.update.UpdateMessage, Sequence[RouteChange]]]:
-        part: list[RouteChange] = []
+        part: list[tuple[RouteChange, Replacement]] = []
         size = 0
         for change in changes:
-            alone = self._bytes(change, expected[change.route])
-            if alone > ROOM:
+            alone = self._replacement(change, *expected[change.route])
+            if alone.size > ROOM:
                 said = f"cannot be sent the change of {change.route}: it does not fit into one message"
                 raise self._primary.failed(f"{said}; nothing was written", "give the record fewer addresses")
-            if part and size + alone > ROOM:
-                yield self._message(part, expected), part
+            if part and size + alone.size > ROOM:
+                yield self._message(part)
                 part, size = [], 0
-            part.append(change)
-            size += alone
+            part.append((change, alone))
+            size += alone.size
         if part:
-            yield self._message(part, expected), part
-
-    def _bytes(self, change: RouteChange, before: dns.rdataset.Rdataset) -> int:
-        config = self._config(change.route)
-        return config.octets(len(before) + 1 + len(config.records(change.after.weights)))
+            yield self._message(part)
 
     def _message(
-        self, changes: Sequence[RouteChange], expected: Mapping[str, dns.rdataset.Rdataset]
-    ) -> dns.update.UpdateMessage:
-        update = dns.update.UpdateMessage(self._zone)
-        for change in changes:
-            config = self._config(change.route)
-            name = dns.name.from_text(config.record)
-            before = expected[change.route]
-            ttl = before.ttl if change.after.ttl is None else change.after.ttl
-            records = config.records(change.after.weights)
-            # Section 2.4.2: a prerequisite has TTL 0, and it does not compare TTLs; reading has just done that.
-            update.present(name, dns.rdataset.from_rdata(0, *before))
-            update.replace(name, dns.rdataset.from_text_list("IN", config.type, ttl, records))
-        return update
+        self, part: Sequence[tuple[RouteChange, Replacement]]
+    ) -> tuple[dns.update.UpdateMessage, Sequence[RouteChange]]:
+        return message(self._zone, [made for _, made in part]), [change for change, _ in part]
+
+    def _replacement(self, change: RouteChange, ttl: int, before: Sequence[bytes]) -> Replacement:
+        config = self._config(change.route)
+        # A prerequisite does not compare TTLs (RFC 2136, section 2.4.2); reading has just done that.
+        after = config.rdata(change.after.weights)
+        wanted = ttl if change.after.ttl is None else change.after.ttl
+        return replacement(owner(config.name, self._zone), config.kind, before, after, wanted)
 
     def _unmet(self, code: str, changes: Sequence[RouteChange]) -> FailoverError:
         try:

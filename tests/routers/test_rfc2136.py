@@ -130,7 +130,7 @@ def test_a_write_of_what_is_there_sends_no_update(proxy: Proxy) -> None:
 
 
 def test_a_batch_of_more_than_64_kb_is_split(pair: Pair, proxy: Proxy) -> None:
-    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
+    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(600)}
     pair.put_all(list(names.values()), EVERYTHING)
     one = router(proxy.port, records=names, timeout="10s")
     one.write([change(route, FULL, EASTLESS) for route in names])
@@ -149,7 +149,7 @@ def test_a_batch_of_more_than_64_kb_is_split(pair: Pair, proxy: Proxy) -> None:
 def test_a_later_message_that_fails_says_exactly_what_was_made(
     pair: Pair, proxy: Proxy, fault: str, kind: type[Failed | Indeterminate], second: str
 ) -> None:
-    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
+    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(600)}
     pair.put_all(list(names.values()), EVERYTHING)
     proxy.fault = lambda message: fault if _is_update(message) and proxy.updates() > 1 else ""
     one = router(proxy.port, records=names, timeout="10s")
@@ -166,16 +166,16 @@ def test_a_later_message_that_fails_says_exactly_what_was_made(
 
 
 def test_a_later_message_that_finds_a_change_says_exactly_what_was_made(pair: Pair, proxy: Proxy) -> None:
-    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(400)}
+    names = {f"s{number}@dns": f"{'x' * 40}{number}.{ZONE}" for number in range(600)}
     pair.put_all(list(names.values()), EVERYTHING)
 
     def meddle(message: dns.message.Message) -> str:
         if _is_update(message) and proxy.updates() == 3:
-            pair.put(names["s399@dns"], ADDRESSES["west"], ttl=9)
+            pair.put(names["s599@dns"], ADDRESSES["west"], ttl=9)
         return ""
 
     proxy.fault = meddle
-    with pytest.raises(Failed, match=r"route s399@dns was to go from .* somebody else changed it") as failed:
+    with pytest.raises(Failed, match=r"route s599@dns was to go from .* somebody else changed it") as failed:
         router(proxy.port, records=names, timeout="10s").write([change(route, FULL, EASTLESS) for route in names])
     told = _told(failed.value.what)
     assert failed.value.what.startswith("2 of 3 messages were taken")
