@@ -13,7 +13,7 @@ import dns.name
 import dns.rdataclass
 import dns.update
 
-_ZONE = 0xC00C
+_FIRST = b"\xc0\x0c"
 """A pointer to the first name of a message (RFC 1035, section 4.1.4): the zone of an update, the name of a query."""
 _HEAD, _RECORD = struct.Struct("!HHHHHH"), struct.Struct("!HHIH")
 _SURE, _GOOD = 0xFE0F, 0x8400
@@ -55,11 +55,11 @@ def message(zone: dns.name.Name, replacements: Iterable[Replacement]) -> dns.upd
 
 
 def owner(name: dns.name.Name, zone: dns.name.Name) -> bytes:
-    """`name` as the owner of a record in an update of `zone`."""
-    if not name.is_subdomain(zone):
+    """`name` as the owner of a record in an update of `zone`; both are full names in lower case."""
+    own = len(name.labels) - len(zone.labels)
+    if own < 0 or name.labels[own:] != zone.labels:
         return name.to_wire() or b""
-    labels = name.relativize(zone).labels
-    return b"".join(bytes([len(label)]) + label for label in labels) + _ZONE.to_bytes(2, "big")
+    return b"".join(bytes([len(label)]) + label for label in name.labels[:own]) + _FIRST
 
 
 def question(name: dns.name.Name, kind: int) -> bytes:
@@ -67,28 +67,27 @@ def question(name: dns.name.Name, kind: int) -> bytes:
     return (name.to_wire() or b"") + struct.pack("!HH", kind, dns.rdataclass.IN)
 
 
-def holds(wire: bytes, asked: bytes, kind: int, ttl: int, data: Collection[bytes]) -> bool:
-    """Whether `wire` answers the question `asked` with authority, and with exactly the records `data` and `ttl`.
+def answered(wire: bytes, asked: bytes, kind: int) -> tuple[int, frozenset[bytes]] | None:
+    """The TTL and the records with which `wire` answers the question `asked`, in full and with authority.
 
-    False says nothing of what there is: the same may be written in another way.
+    None says nothing of what there is: the same may be written in another way.
     """
     try:
         _, flags, questions, count, _, _ = _HEAD.unpack_from(wire)
         at = _HEAD.size + len(asked)
-        if flags & _SURE != _GOOD or questions != 1 or wire[_HEAD.size : at] != asked or count != len(data):
-            return False
-        seen = set()
+        if flags & _SURE != _GOOD or questions != 1 or wire[_HEAD.size : at] != asked:
+            return None
+        lifetimes, seen = set(), set()
         for _ in range(count):
-            if wire[at : at + 2] != _ZONE.to_bytes(2, "big"):
-                return False
-            found, of, lasts, length = _RECORD.unpack_from(wire, at + 2)
-            if (found, of, lasts) != (kind, dns.rdataclass.IN, ttl):
-                return False
+            found, of, ttl, length = _RECORD.unpack_from(wire, at + 2)
+            if wire[at : at + 2] != _FIRST or (found, of) != (kind, dns.rdataclass.IN):
+                return None
             at += 2 + _RECORD.size + length
+            lifetimes.add(ttl)
             seen.add(wire[at - length : at])
     except struct.error:
-        return False
-    return bool(seen) and seen == set(data)
+        return None
+    return (lifetimes.pop(), frozenset(seen)) if len(seen) == count and len(lifetimes) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,22 @@ class Rfc2136Route(Model):
             return Unknown(f"{self.record} has {what} that belong to no region: {listed(alien)}")
         return self._shares(records, normal) if self.weighted else self._switches(records, normal)
 
+    def usual(self, data: Collection[bytes], normal: Mapping[str, int]) -> Mapping[str, int] | None:
+        """The weights that records in wire format are; None where that takes a closer look, by `weights`."""
+        found = dict.fromkeys(normal, 0)
+        if not self.weighted:
+            for region, weight in normal.items():
+                if all(each in data for each in self.octets[region]):
+                    found[region] = weight
+            return found if sum(len(self.octets[each]) for each in normal if found[each]) == len(data) else None
+        for each in data:
+            priority, weight = struct.unpack_from("!HH", each) if len(each) > 4 else (0, 0)
+            whose = self._regions.get(each[4:])
+            if not weight or priority != self.priority or whose is None or found.get(whose, 1):
+                return None
+            found[whose] = weight
+        return found
+
     def _switches(self, records: dns.rdataset.Rdataset, normal: Mapping[str, int]) -> Mapping[str, int] | Unknown:
         there = {self.spell(record) for record in records}
         weights = {}
@@ -131,6 +147,10 @@ class Rfc2136Route(Model):
             region: (struct.pack("!H", port) + (dns.name.from_text(host).to_wire() or b""),)
             for region, (host, port) in targets.items()
         }
+
+    @cached_property
+    def _regions(self) -> Mapping[bytes, str]:
+        return {each: region for region, own in self.octets.items() for each in own}
 
     @cached_property
     def name(self) -> dns.name.Name:

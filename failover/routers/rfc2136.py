@@ -6,7 +6,7 @@ section 2.4.2: RRset exists, value dependent), so that the server itself refuses
 message is all or nothing (section 3.7). Requests are signed by TSIG (RFC 8945).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from failover.errors import Conflict, Failed, FailoverError, Indeterminate, Refu
 from failover.ports import Mistake, RouteSpec
 from failover.routers._answers import agreed, allows, ask_all
 from failover.routers._dns import Server, answer, ask
-from failover.routers._octets import Replacement, holds, message, owner, replacement
+from failover.routers._octets import Replacement, answered, message, owner, replacement
 from failover.routers._primary import Primary, Rfc2136Config, Unmet
 from failover.routers._rfc2136_route import SRV_LIMIT, Rfc2136Route, listed
 from failover.routers._words import say
@@ -33,7 +33,7 @@ from failover.world import RouteChange, RouteState, Unknown
 ROOM = 65_535 - 1_024
 """Octets for the records of one message; the rest is for its header, zone and signature."""
 
-_Found = tuple[int, tuple[bytes, ...]]
+_Found = tuple[int, frozenset[bytes]]
 """The TTL and the records of a set that is there."""
 
 
@@ -69,10 +69,15 @@ class Rfc2136:
         In a set of SRV records it has its record's weight, 0 where it has no record.
         """
         try:
-            found = self._look(routes)
+            wires = dict(zip(routes, self._ask(routes), strict=True))
+            return {
+                route: usual[0]
+                if (usual := self._usual(route, wire))
+                else self._state(route, self._records(route, wire))
+                for route, wire in wires.items()
+            }
         except Failed as error:
             return dict.fromkeys(routes, Unknown(error.what))
-        return {route: self._state(route, records) for route, records in found.items()}
 
     def write(self, changes: Sequence[RouteChange]) -> str:
         """Make `changes` by as few update messages as 64 KB each allow, one nearly always. Writes.
@@ -129,9 +134,6 @@ class Rfc2136:
     def _ask(self, routes: Sequence[str]) -> list[bytes]:
         return self._primary.ask([self._config(route).question for route in routes])
 
-    def _look(self, routes: Sequence[str]) -> Mapping[str, dns.rdataset.Rdataset | Unknown | None]:
-        return {route: self._records(route, wire) for route, wire in zip(routes, self._ask(routes), strict=True)}
-
     def _records(self, route: str, wire: bytes) -> dns.rdataset.Rdataset | Unknown | None:
         config = self._config(route)
         response = self._primary.understood(wire)
@@ -184,24 +186,20 @@ class Rfc2136:
     def _expected(self, changes: Sequence[RouteChange]) -> Mapping[str, _Found]:
         """What `changes` are to replace, as it is there now. Raises Conflict where that is not their `before`."""
         wires = self._ask([change.route for change in changes])
-        return {
-            change.route: self._as_stated(change, wire) or self._found(change, wire)
-            for change, wire in zip(changes, wires, strict=True)
-        }
+        return {change.route: self._found(change, wire) for change, wire in zip(changes, wires, strict=True)}
 
-    def _as_stated(self, change: RouteChange, wire: bytes) -> _Found | None:
-        """The records of `before` where `wire` has them octet for octet; None where that takes a closer look."""
-        config, normal, before = self._config(change.route), self._routes[change.route].route.weights, change.before
-        usual = all(
-            weight == 0 or weight == normal[region] or (config.weighted and 0 < weight <= SRV_LIMIT)
-            for region, weight in before.weights.items()
-        )
-        if before.ttl is None or before.weights.keys() != normal.keys() or not usual:
+    def _usual(self, route: str, wire: bytes) -> tuple[RouteState, _Found] | None:
+        """The state and the records in `wire` where they are written as usual; None where dnspython has to look."""
+        config = self._config(route)
+        if (found := answered(wire, config.question, config.kind)) is None:
             return None
-        data = config.rdata(before.weights)
-        return (before.ttl, data) if holds(wire, config.question, config.kind, before.ttl, data) else None
+        weights = config.usual(found[1], self._routes[route].route.weights)
+        return None if weights is None else (RouteState(weights, found[0]), found)
 
     def _found(self, change: RouteChange, wire: bytes) -> _Found:
+        usual = self._usual(change.route, wire)
+        if usual and usual[0] == change.before:
+            return usual[1]
         records = self._records(change.route, wire)
         if isinstance(records, Unknown):
             raise self._primary.error(f"{records.why}; nothing was written", "check 'server' and 'zone'")
@@ -211,7 +209,7 @@ class Rfc2136:
             raise Conflict(change.resource, say(change.before), found)
         if state != change.before:
             raise Conflict(change.resource, say(change.before), say(state))
-        return records.ttl, tuple(record.to_wire() or b"" for record in records)
+        return records.ttl, frozenset(record.to_wire() or b"" for record in records)
 
     def _messages(
         self, changes: Sequence[RouteChange], expected: Mapping[str, _Found]
@@ -236,7 +234,7 @@ class Rfc2136:
     ) -> tuple[dns.update.UpdateMessage, Sequence[RouteChange]]:
         return message(self._zone, [made for _, made in part]), [change for change, _ in part]
 
-    def _replacement(self, change: RouteChange, ttl: int, before: Sequence[bytes]) -> Replacement:
+    def _replacement(self, change: RouteChange, ttl: int, before: Collection[bytes]) -> Replacement:
         config = self._config(change.route)
         # A prerequisite does not compare TTLs (RFC 2136, section 2.4.2); reading has just done that.
         after = config.rdata(change.after.weights)
