@@ -58,6 +58,8 @@ def broken(error: OSError) -> Verdict:
 
 def plain(text: str) -> str:
     """`text` on one line, fit for a terminal and a journal: no secrets, no control characters, not too long."""
-    line = "".join(mark if mark.isprintable() else " " for mark in redact(text))
+    line = redact(text)
+    if not line.isprintable():
+        line = "".join(mark if mark.isprintable() else " " for mark in line)
     line = " ".join(line.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
