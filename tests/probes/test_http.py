@@ -90,13 +90,48 @@ def test_a_large_body_is_read_up_to_a_limit() -> None:
         assert seen(port, contains="ok") == (Outcome.FAIL, expected)
 
 
-def test_a_body_that_breaks_off_fails() -> None:
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 100\r\n\r\nok",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n5\r\nok",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+    ],
+    ids=["length", "chunk", "last-chunk", "no-chunk"],
+)
+def test_a_body_that_breaks_off_fails(rest: bytes) -> None:
     def handler(connection: socket.socket, over: threading.Event) -> None:  # noqa: ARG001 - a handler
         request(connection)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok")
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + rest)
 
     with serving(handler) as port:
         assert seen(port) == (Outcome.FAIL, "its answer broke off")
+
+
+@pytest.mark.parametrize("rest", [b"\r\nok", b"Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n"])
+def test_a_body_may_end_with_its_connection_or_come_in_chunks(rest: bytes) -> None:
+    def handler(connection: socket.socket, over: threading.Event) -> None:  # noqa: ARG001 - a handler
+        request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + rest)
+
+    with serving(handler) as port:
+        assert seen(port, contains="ok") == (Outcome.PASS, "200 OK")
+
+
+def test_a_request_is_written_as_servers_want_it() -> None:
+    asked: list[bytes] = []
+
+    def handler(connection: socket.socket, over: threading.Event) -> None:  # noqa: ARG001 - a handler
+        asked.append(request(connection))
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with serving(handler) as port:
+        url = f"http://127.0.0.1:{port}/h%C3%A9?a=b"
+        assert see(HttpProbe, {"url": url, "method": "POST", "expect": [204]}).passed
+    first, *rest = asked[0].split(b"\r\n")
+    assert first == b"POST /h%C3%A9?a=b HTTP/1.1"
+    assert {f"Host: 127.0.0.1:{port}".encode(), b"Content-Length: 0", b"Accept-Encoding: identity"} <= set(rest)
 
 
 def test_what_is_not_http_fails() -> None:
@@ -147,12 +182,26 @@ def test_an_answer_that_drips_is_unknown_in_time_and_is_hung_up_on(first: bytes,
         begun = time.monotonic()
         assert seen(port, timeout="500ms") == (Outcome.UNKNOWN, "no answer within 0.50 s")
         assert time.monotonic() - begun < 3
-        for _ in range(100):
-            if not any(thread.name == "bounded" for thread in threading.enumerate()):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("the look goes on behind our back")
+        _nobody_looks()
+
+
+def test_a_tls_handshake_that_drips_is_unknown_in_time_and_is_hung_up_on() -> None:
+    def handler(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+        while not over.wait(0.1):
+            connection.sendall(b"\x03")
+
+    with serving(handler) as port:
+        assert seen(port, scheme="https", timeout="500ms") == (Outcome.UNKNOWN, "no answer within 0.50 s")
+        _nobody_looks()
+
+
+def _nobody_looks() -> None:
+    for _ in range(100):
+        if not any(thread.name == "bounded" for thread in threading.enumerate()):
+            return
+        time.sleep(0.05)
+    pytest.fail("the look goes on behind our back")
 
 
 def test_tls_with_its_own_authority_passes(tmp_path: Path) -> None:
