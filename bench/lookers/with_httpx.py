@@ -1,10 +1,11 @@
-"""As many GETs of one URL as asked for, each on a connection of its own; prints the seconds that they took."""
+"""As many GETs of one URL as asked for, each on a connection of its own; prints the seconds and the MB."""
 
 import asyncio
 import sys
 import time
 
 import httpx
+from peak import megabytes
 
 AT_ONCE = 100
 
@@ -26,4 +27,4 @@ async def main(url: str, count: int) -> float:
     return took
 
 
-print(asyncio.run(main(sys.argv[1], int(sys.argv[2]))))
+print(asyncio.run(main(sys.argv[1], int(sys.argv[2]))), megabytes())
