@@ -76,6 +76,10 @@ class Agent:
         return f"http://{self.address}:{self.ports['http']}"
 
     @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
     def dns(self) -> str:
         return f"{self.address}:{self.ports['dns']}"
 
@@ -174,7 +178,8 @@ class Two:
 
     def launch(self) -> None:
         for agent in self.both.values():
-            agent.launch()
+            if not agent.running:
+                agent.launch()
         for agent in self.both.values():
             agent.ready()
         until(self.federated, 30, "the federation")
@@ -188,27 +193,26 @@ class Two:
         )
 
     def start(self) -> None:
+        # What is there when the other datacenter comes up is copied at once; later changes take seconds.
+        self.east.start()
+        for name, rules in (("router", _ROUTER), ("reader", _READER)):
+            self.east.put("acl/policy", {"Name": name, "Rules": rules})
+        self.east.put("acl/token/00000000-0000-0000-0000-000000000002", {"Policies": [{"Name": "reader"}]})
+        for policy, secrets in (("router", TOKENS), ("reader", READERS)):
+            for secret in secrets.values():
+                self.east.put("acl/token", {"SecretID": secret, "Policies": [{"Name": policy}]})
         self.launch()
-        self._policies()
+        for secret in (*TOKENS.values(), *READERS.values()):
+            until(lambda s=secret: self.west.ask("GET", "acl/token/self", token=s)[0] == 200, 30, "copied tokens")
 
     def stop(self) -> None:
         for agent in self.both.values():
             agent.stop()
 
-    def _policies(self) -> None:
-        for name, rules in (("router", _ROUTER), ("reader", _READER)):
-            self.east.put("acl/policy", {"Name": name, "Rules": rules})
-        self.east.put("acl/token/00000000-0000-0000-0000-000000000002", {"Policies": [{"Name": "reader"}]})
-        for region, agent in self.both.items():
-            for policy, secret in (("router", TOKENS[region]), ("reader", READERS[region])):
-                self.east.put("acl/token", {"SecretID": secret, "Policies": [{"Name": policy}]})
-                own = f"a copy of the token for {region}"
-                until(lambda a=agent, s=secret: a.ask("GET", "acl/token/self", token=s)[0] == 200, 20, own)
-
     def reset(self, services: Mapping[str, Sequence[str]], weight: int = 50) -> None:
         """Exactly the instances of `services`, by service, in both datacenters, in service; no resolver; no query."""
-        self.east.put("config/service-resolver/web", method="DELETE")
-        self.east.put("config/service-resolver/api", method="DELETE")
+        for each in self.east.get("config/service-resolver"):
+            self.east.put(f"config/service-resolver/{each['Name']}", method="DELETE")
         for number, agent in enumerate(self.both.values(), 1):
             agent.put("agent/maintenance", query="enable=false")
             for one in agent.get("agent/services"):

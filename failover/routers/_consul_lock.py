@@ -58,7 +58,7 @@ def _acquire(agent: Agent, key: str, session: str, clock: Clock, deadline: float
         if clock.monotonic() >= deadline:
             raise _not_held(
                 agent,
-                f"somebody else holds the lock {key}",
+                f"somebody else holds the lock {key}, or did a moment ago",
                 f"see who by `consul kv get {key}`; where that process has died, it ends by itself within a minute",
             )
         clock.sleep(_EVERY)
