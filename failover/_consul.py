@@ -36,6 +36,10 @@ _NOT_TAKEN = (
 )
 """What a status of 500 says where nothing was written."""
 _DENIED = ("Permission denied", "ACL not found")
+REASON = "failover: "
+"""How the reason of a maintenance begins that a router of ours has set."""
+SERVICE_MAINTENANCE, NODE_MAINTENANCE = "_service_maintenance:", "_node_maintenance"
+"""The ids of the checks that stand for a maintenance. That of a service goes on with the instance's id."""
 _LONGEST = 300
 _EVERY = 0.1
 
@@ -64,6 +68,12 @@ class Tls:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+
+
+def set_by_us(check: Mapping[str, Any]) -> bool:
+    """Whether a check of Consul's is a maintenance by which a router of ours has drained what it stands on."""
+    kept = check["CheckID"] == NODE_MAINTENANCE or check["CheckID"].startswith(SERVICE_MAINTENANCE)
+    return bool(kept and check["Notes"].startswith(REASON))
 
 
 class Unreached(Failed):

@@ -1,11 +1,12 @@
 """Asks Consul how many instances of a service are passing in a datacenter."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from failover._consul import Address, Agent, Tls
+from failover._consul import Address, Agent, Tls, set_by_us
 from failover.clock import Clock
 from failover.probes.looking import look
 from failover.schema import Model
@@ -43,7 +44,8 @@ class ConsulProbe:
     """Passes where enough instances are passing; fails where Consul answers that they are not.
 
     Unknown where Consul cannot be asked: it is not what the service hangs on. Maintenance is critical, so an
-    instance that was drained by it does not count.
+    instance that somebody keeps out by it does not count. What a router of ours has drained so does count where all
+    else of it is passing: else a region that was drained could never be found fit to come back.
 
     Source: https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service
     """
@@ -68,12 +70,15 @@ class ConsulProbe:
         narrowed = {"tag": config.tag} if config.tag else {}
         found = self._agent.get(f"health/service/{config.service}", **narrowed).body
         try:
-            good = [all(check["Status"] == "passing" for check in one["Checks"]) for one in found]
-        except (KeyError, TypeError):
+            good = [_well(one["Checks"]) for one in found]
+            drained = sum(any(map(set_by_us, one["Checks"])) for one in found)
+        except (KeyError, TypeError, AttributeError):
             return unknown("what it answers is not a list of instances")
         if not good:
             return self._none()
         line = f"{sum(good)} of {len(good)} instances are passing (at least {config.passing})"
+        if drained:
+            line += f", {drained} of all drained by failover"
         return passed(line) if sum(good) >= config.passing else failed(line)
 
     def _none(self) -> Verdict:
@@ -82,3 +87,7 @@ class ConsulProbe:
         if not self._agent.get("catalog/nodes").body:
             return unknown("it shows no nodes: the token may not read them")
         return failed(f"no instance is registered (at least {self._config.passing})")
+
+
+def _well(checks: Sequence[Mapping[str, Any]]) -> bool:
+    return all(check["Status"] == "passing" or set_by_us(check) for check in checks)

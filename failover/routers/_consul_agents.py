@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from failover._consul import Agent
+from failover._consul import REASON, Agent
 from failover.clock import Clock
 from failover.errors import Conflict, Failed, FailoverError, Indeterminate, Refused
 from failover.ports import RouteSpec
 from failover.routers._consul_config import ConsulConfig
-from failover.routers._consul_instances import REASON, Instance, differs, read_instances, weight_of
+from failover.routers._consul_instances import Instance, differs, read_instances, weight_of
 from failover.routers._consul_lock import held
 from failover.routers._words import say
 from failover.world import RouteChange, RouteState, Unknown

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REASON = "failover: "
-_SERVICE, _NODE = "_service_maintenance:", "_node_maintenance"
+from failover._consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, set_by_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,14 @@ def read_instances(found: Any, of: str) -> list[Instance]:
 
 def _instance(found: Mapping[str, Any], of: str) -> Instance:
     node, service = found["Node"], found["Service"]
-    own = _NODE if of == "node" else _SERVICE + service["ID"]
+    own = NODE_MAINTENANCE if of == "node" else SERVICE_MAINTENANCE + service["ID"]
     kept = [
         check
         for check in found["Checks"]
-        if check["CheckID"] in (_NODE, _SERVICE + service["ID"]) and check["Status"] == "critical"
+        if check["CheckID"] in (NODE_MAINTENANCE, SERVICE_MAINTENANCE + service["ID"])
+        and check["Status"] == "critical"
     ]
-    ours = [check for check in kept if check["CheckID"] == own and check["Notes"].startswith(REASON)]
+    ours = [check for check in kept if check["CheckID"] == own and set_by_us(check)]
     theirs = [check["Notes"] or "without a reason" for check in kept if check not in ours]
     return Instance(
         id=service["ID"],

@@ -97,6 +97,20 @@ def test_what_is_critical_or_in_maintenance_does_not_count(two: Two) -> None:
         until(lambda: see(ConsulProbe, config).passed, 5, "2 of 2")
 
 
+@pytest.mark.parametrize("of", ["agent/maintenance", "agent/service/maintenance/web-1"])
+def test_what_our_router_has_drained_can_be_found_fit_to_come_back(two: Two, of: str) -> None:
+    config = {"address": two.west.url, "service": "web", "token": {"env": "READER"}, "passing": 2}
+    two.west.put(of, query="enable=true&reason=failover:+route+web%40consul,+region+west+is+drained")
+    until(lambda: "drained by failover" in str(see(ConsulProbe, config)), 5, "the maintenance")
+    assert see(ConsulProbe, config).passed
+    two.west.put("agent/check/fail/up-web-1")
+    until(lambda: see(ConsulProbe, config).outcome is Outcome.FAIL, 5, "1 of 2")
+    two.west.put("agent/check/pass/up-web-1")
+    two.west.put(of, query="enable=false")
+    until(lambda: "drained" not in str(see(ConsulProbe, config)), 5, "the end")
+    assert see(ConsulProbe, config).passed
+
+
 @pytest.mark.parametrize(
     ("handler", "said"),
     [
@@ -132,7 +146,7 @@ def test_an_agent_that_is_gone_is_unknown() -> None:
 
 def test_tls(tmp_path: Path) -> None:
     tls, ca_file = self_signed(tmp_path)
-    body = b'[{"Checks": [{"Status": "passing"}]}]'
+    body = b'[{"Checks": [{"CheckID": "up", "Status": "passing"}]}]'
     with serving(http(body=body), tls) as port:
         config = {"address": f"https://localhost:{port}", "service": "web"}
         assert see(ConsulProbe, {**config, "ca_file": str(ca_file)}).passed

@@ -69,7 +69,9 @@ def test_a_lost_leader(three: list[Agent], monkeypatch: pytest.MonkeyPatch) -> N
     until(lambda: isinstance(one.read([WEB])[WEB], Unknown), 15, "the loss of the majority")
     [seen] = one.read([WEB]).values()
     assert isinstance(seen, Unknown)
-    assert "gave no answer within 1 s" in seen.why or "has no leader" in seen.why
+    # In this order, as long as each lasts: the dead leader is dialled, a vote is awaited, nobody leads.
+    reasons = ("does not get through", "gave no answer within 1 s", "has no leader")
+    assert any(reason in seen.why for reason in reasons), seen.why
     begun = SYSTEM.monotonic()
     with pytest.raises((Failed, Indeterminate)) as error:
         one.write([change(WEB, EASTLESS, FULL)])
