@@ -85,7 +85,7 @@ class Agents:
         """Make `changes`, one writer at a time, raised weights before lowered ones. Writes.
 
         Raises Refused where only somebody else's maintenance keeps a region out, Conflict where a route is not as
-        `before` says, Failed, or Indeterminate where an agent's answer was lost.
+        `before` says, Failed, or Indeterminate where an agent's answer was lost or some were told and some not.
         """
         deadline = self.clock.monotonic() + self.config.within
         for change in changes:
@@ -222,7 +222,7 @@ class Agents:
         if not errors:
             return
         order, error = next(((o, e) for o, e in errors if isinstance(e, Indeterminate)), errors[0])
-        kind = Indeterminate if isinstance(error, Indeterminate) else Failed
+        kind = Indeterminate if done or isinstance(error, Indeterminate) else Failed
         halfway = f"; {len(done)} of {of} agents' changes were made before" if done else ""
         raise kind(
             f"{order.instance} in {order.region}: {error.what}{halfway}",

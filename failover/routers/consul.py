@@ -78,8 +78,7 @@ class Consul:
         """Make `changes`: all are compared before the first is written, raised weights before lowered ones. Writes.
 
         Raises Refused for weights that the mode has not and for what somebody else has to undo, Conflict where a
-        route is not as `before` says, Failed, or Indeterminate where an answer was lost. Where one of several fails
-        those before it stand, which the error says.
+        route is not as `before` says, Failed, or Indeterminate where an answer was lost or only a part was made.
         """
         for change in changes:
             self._refuse(change)
@@ -112,6 +111,15 @@ class Consul:
     def answers(self, route: str, wanted: RouteState) -> Mapping[str, Verdict]:
         """The same, each by its name: `consul DATACENTER`, `dns SERVER for …`, `query NAME in …`."""
         return (self._redirect if self._redirects(route) else self._clients).look(route, wanted)
+
+    def part_of(self, change: RouteChange, found: RouteState) -> bool:
+        """An entry is written at once; instances are told one by one, and leave weights between the two ends."""
+        return not self._redirects(change.route) and all(
+            min(change.before.weights[region], weight)
+            <= found.weights[region]
+            <= max(change.before.weights[region], weight)
+            for region, weight in change.after.weights.items()
+        )
 
     def _redirects(self, route: str) -> bool:
         return bool(self._routes[route].config.mode == "redirect")
@@ -162,9 +170,8 @@ class Consul:
             )
 
     def _halfway(self, error: FailoverError, done: Sequence[str]) -> FailoverError:
-        kind = Indeterminate if isinstance(error, Indeterminate) else Failed
         what = f"{', '.join(done)} were written, then: {error.what}"
-        return kind(what, where=error.where or f"router {self.name}", next=error.next)
+        return Indeterminate(what, where=error.where or f"router {self.name}", next=error.next)
 
     @staticmethod
     def _each(items: Sequence[T], call: Callable[[T], R]) -> list[R]:

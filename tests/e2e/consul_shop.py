@@ -1,7 +1,5 @@
-"""examples/consul-two-datacenters on real agents: its own file with their addresses in it, and a hook on each request."""
+"""examples/consul-two-datacenters on real agents: the example's file with their addresses, and a hook on each request."""
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 import yaml
 
 from tests.consuls import READERS, TOKENS, Agent, Proxy, Two
-from tests.e2e.product import ROOT, Done, failover, until
+from tests.e2e.product import ROOT, Done, failover
 
 EXAMPLE = ROOT / "examples" / "consul-two-datacenters"
 SERVICES = {"web": ("web-1", "web-2"), "chat": ("chat-1", "chat-2"), "api": ("api-1",)}
