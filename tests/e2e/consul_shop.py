@@ -1,4 +1,4 @@
-"""examples/consul-two-datacenters on real agents: the example's file with their addresses, and a hook on each request."""
+"""examples/consul-two-datacenters on real agents: the example's file with their addresses, and a hook on requests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +9,18 @@ import dns.query
 import pytest
 import yaml
 
-from tests.consuls import READERS, TOKENS, Agent, Proxy, Two
-from tests.e2e.product import ROOT, Done, failover
+from tests.consuls import READERS, Agent, Proxy, Two
+from tests.e2e.product import ROOT, Done, failover, until
 
 EXAMPLE = ROOT / "examples" / "consul-two-datacenters"
 SERVICES = {"web": ("web-1", "web-2"), "chat": ("chat-1", "chat-2"), "api": ("api-1",)}
 EAST, WEST = ["192.0.2.11", "192.0.2.12"], ["192.0.2.21", "192.0.2.22"]
-SECRETS = {"CONSUL_EAST": TOKENS["east"], "CONSUL_WEST": TOKENS["west"], "CONSUL_READER": READERS["east"]}
+README = (EXAMPLE / "README.md").read_text()
+TOKENS = {
+    "CONSUL_EAST": "e2e2e2e2-1111-2222-3333-444444444444",
+    "CONSUL_WEST": "d2d2d2d2-1111-2222-3333-444444444444",
+}
+SECRETS = {**TOKENS, "CONSUL_READER": READERS["east"]}
 
 
 class Shop:
@@ -128,6 +133,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     made = Two(tmp_path_factory.mktemp("consul"))
     try:
         made.start()
+        # The policy that the README asks for, and no more.
+        made.east.put("acl/policy", {"Name": "example", "Rules": README.split("```hcl\n")[1].split("```")[0]})
+        for secret in TOKENS.values():
+            made.east.put("acl/token", {"SecretID": secret, "Policies": [{"Name": "example"}]})
+        for secret in TOKENS.values():
+            until(lambda s=secret: made.west.ask("GET", "acl/token/self", token=s)[0] == 200, 30, "copied tokens")
         for agent in made.both.values():
             others = [name for name in made.both if name != agent.datacenter]
             query = {"Name": "web", "Service": {"Service": "web", "Failover": {"Datacenters": others}}}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.e2e.consul_shop import EAST, EXAMPLE, WEST, Shop, addresses, chain, resolver, shop, two, weights
+from tests.e2e.consul_shop import EAST, EXAMPLE, README, WEST, Shop, addresses, chain, resolver, shop, two, weights
 from tests.e2e.product import failover
 from tests.routers.specs import until
 
@@ -53,6 +54,14 @@ def test_a_region_leaves_in_each_of_the_three_ways_and_returns(shop: Shop) -> No
     ]
     assert proven.count("unchanged") == 3
     assert "no drain of it is on record" in shop("evidence", "west", "--max-age", "1h", code=1).out
+
+
+def test_the_readme_shows_the_plan_that_is_printed_today(shop: Shop) -> None:
+    shop.edit(
+        lambda document: document["drain"].update(yaml.safe_load((EXAMPLE / "failover.yaml").read_text())["drain"])
+    )
+    [shown] = [block.split("```")[0] for block in README.split("```\n")[1:] if block.startswith("2 drain")]
+    assert shown in shop("plan", "drain", "-i", "region=east").out
 
 
 def test_an_undone_run_leaves_no_trace(shop: Shop) -> None:

@@ -1,7 +1,7 @@
 """SIGKILL in the middle of a write to Consul; `resume` converges, and `undo` leads back to exactly what stood before.
 
-Two of the cases wait until Consul has surely forgotten a write that nobody awaits any more. So all of them run side by
-side, each on a service of its own.
+Two of the cases wait until Consul has surely forgotten a write that nobody awaits any more. So all run side by side,
+each on a service of its own.
 """
 
 import signal
