@@ -17,7 +17,7 @@ from failover.clock import Clock
 from failover.errors import Conflict, Failed, FailoverError, Indeterminate, Refused
 from failover.ports import RouteSpec
 from failover.routers._consul_config import ConsulConfig
-from failover.routers._consul_instances import Instance, differs, read_instances, weight_of
+from failover.routers._consul_instances import Instance, differs, present, read_instances, weight_of
 from failover.routers._consul_lock import held
 from failover.routers._words import say
 from failover.world import RouteChange, RouteState, Unknown
@@ -35,6 +35,8 @@ class Order:
     region: str
     instance: Instance
     tell: Callable[[], None]
+    spared: bool = False
+    """Whether it is told only if it can be: its node is gone, and others are there."""
 
 
 class Agents:
@@ -138,7 +140,7 @@ class Agents:
         if state != change.before:
             raise Conflict(change.resource, say(change.before), say(state))
         for region, weight in change.after.weights.items():
-            serves = any(one.theirs is None for one in regions[region])
+            serves = any(one.theirs is None for one in present(regions[region]))
             if weight and weight != state.weights[region] and not serves:
                 theirs = sorted({f"{one} ('{one.theirs}')" for one in regions[region]})
                 raise Refused(
@@ -158,14 +160,16 @@ class Agents:
                 continue
             for one in regions[region]:
                 agent = self._agent_of(region, one)
+                spared = one not in present(regions[region])
                 if weight and self.weighted(change.route) and one.weight != weight:
-                    yield Order(region, one, self._weigh(agent, one, weight))
+                    yield Order(region, one, self._weigh(agent, one, weight), spared)
                 what = one.node if config.of == "node" else one.id
                 due = one.ours if weight else not one.ours
                 # A node's maintenance is one for all that runs there.
                 if due and (config.of == "service" or what not in told):
                     told.add(what)
-                    yield Order(region, one, self._maintain(agent, config.of, one, change.route, region, not weight))
+                    tell = self._maintain(agent, config.of, one, change.route, region, not weight)
+                    yield Order(region, one, tell, spared)
 
     def _agent_of(self, region: str, one: Instance) -> Agent:
         at = self.config.datacenters[region]
@@ -202,7 +206,7 @@ class Agents:
 
     def _carry_out(self, orders: Sequence[Order], done: list[Order], of: int, deadline: float) -> None:
         by_instance: dict[tuple[str, str, str], list[Order]] = {}
-        for order in orders:
+        for order in sorted(orders, key=lambda order: order.spared):
             by_instance.setdefault((order.region, order.instance.node, order.instance.id), []).append(order)
         errors: list[tuple[Order, FailoverError]] = []
 
@@ -213,7 +217,8 @@ class Agents:
                         raise Failed(f"{self.config.within:g} s ('within') were over", next="raise 'within'")
                     order.tell()
                 except FailoverError as error:
-                    errors.append((order, error))
+                    if not order.spared:
+                        errors.append((order, error))
                     return
                 done.append(order)
 

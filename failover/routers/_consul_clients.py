@@ -17,7 +17,7 @@ from failover.errors import Failed
 from failover.ports import RouteSpec
 from failover.routers._consul_agents import Agents
 from failover.routers._consul_config import ConsulConfig
-from failover.routers._consul_instances import Instance, differs
+from failover.routers._consul_instances import Instance, differs, present
 from failover.routers._dns import Server, Unanswered, address, question, reason
 from failover.verdict import Verdict, failed, passed, unknown
 from failover.world import RouteState
@@ -54,9 +54,12 @@ class Clients:
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             return failed(f"in {name}: {', '.join(wrong[:3])}{more}")
-        serving = sum(not one.out for one in found)
+        counted = present(found)
+        serving, gone = sum(not one.out for one in counted), len(found) - len(counted)
+        left = f", {gone} on nodes that are gone" if gone else ""
         return passed(
-            f"in {name}, {serving} of {len(found)} instances of {self._routes[route].config.service} are in service"
+            f"in {name}, {serving} of {len(found)} instances of {self._routes[route].config.service} are in "
+            f"service{left}"
         )
 
     def _dns(self, at: Server, route: str, region: str, wanted: RouteState) -> Verdict:

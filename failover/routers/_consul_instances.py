@@ -12,6 +12,9 @@ from typing import Any
 
 from failover._consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, set_by_us
 
+_ALIVE = "serfHealth"
+"""The check by which the servers say whether a node is alive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -27,6 +30,8 @@ class Instance:
     ours: bool
     theirs: str | None
     passing: bool
+    gone: bool
+    """Whether the servers hold its node to be dead. No client is led there, and its agent may be past telling."""
     kind: str
     native: bool
 
@@ -69,9 +74,15 @@ def _instance(found: Mapping[str, Any], of: str) -> Instance:
         ours=bool(ours),
         theirs=theirs[0] if theirs else None,
         passing=all(check["Status"] == "passing" for check in found["Checks"]),
+        gone=any(check["CheckID"] == _ALIVE and check["Status"] == "critical" for check in found["Checks"]),
         kind=service.get("Kind") or "",
         native=bool((service.get("Connect") or {}).get("Native")),
     )
+
+
+def present(instances: Sequence[Instance]) -> Sequence[Instance]:
+    """Those on nodes that are alive; all of them where none is, since steering is not health."""
+    return [one for one in instances if not one.gone] or instances
 
 
 def weight_of(instances: Sequence[Instance], normal: int | None) -> int:
@@ -79,8 +90,9 @@ def weight_of(instances: Sequence[Instance], normal: int | None) -> int:
 
     0 where all are out, whoever put them there. In service, a switched region has its `normal` weight; with None it
     has that of its instances. What was left half done is between the two ends, so that both lead on from there;
-    instances that somebody else keeps out are not counted.
+    instances that somebody else keeps out, or whose node is gone while others are there, are not counted.
     """
+    instances = present(instances)
     serving = [one for one in instances if not one.out]
     if not serving:
         return 0
@@ -96,6 +108,7 @@ def weight_of(instances: Sequence[Instance], normal: int | None) -> int:
 def differs(instances: Sequence[Instance], weight: int, *, weighted: bool) -> list[str]:
     """Which of `instances` are not as a region of that weight has them, each in words."""
     wrong = []
+    instances = present(instances)
     for one in instances:
         if weight == 0:
             if not one.out:

@@ -61,7 +61,10 @@ class Consul:
         return WEIGHT_LIMIT if self._agents.weighted(route) else 0
 
     def remarks(self, route: str) -> Sequence[str]:
-        """That a redirect hangs on the primary datacenter."""
+        """That a redirect hangs on the primary datacenter, and that a node takes all with it that runs there."""
+        config = self._routes[route].config
+        if config.of == "node":
+            return (f"{route} is drained by whole nodes: whatever else runs on them leaves and returns with it",)
         if not self._redirects(route):
             return ()
         primary = self.config.name_of(self.config.primary)

@@ -1,6 +1,8 @@
 """Modes maintenance and weights: instances, their agents, and the lock between writers."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,9 @@ from failover.errors import Failed, FailoverError, Indeterminate, Refused
 from failover.testing.routers import change, state
 from failover.verdict import Outcome
 from failover.world import RouteState, Unknown
-from tests.consuls import Proxy, Two, answer
+from tests.consuls import Agent, Proxy, Two, answer
 from tests.routers.consul.mesh import (
+    API,
     EASTLESS,
     FULL,
     SERVICES,
@@ -125,6 +128,7 @@ def test_a_nodes_maintenance_of_somebody_else_counts(two: Two) -> None:
 
 def test_whole_nodes_can_be_taken_out(two: Two) -> None:
     one = router(two, "maintenance", routes={WEB: {"service": "web", "of": "node"}})
+    assert "whatever else runs on them leaves and returns with it" in one.remarks(WEB)[0]
     one.write([change(WEB, FULL, EASTLESS)])
     settles(one, EASTLESS)
     [node] = {
@@ -163,6 +167,52 @@ def test_an_agent_that_does_not_answer(
     now = state(one, WEB)
     one.write([change(WEB, now, after)])
     assert state(one, WEB) == after
+
+
+@pytest.fixture
+def second(two: Two, tmp_path: Path) -> Iterator[Agent]:
+    """Another node in the east, with instances of its own."""
+    agent = Agent(tmp_path / "east-2", "east", "east-2", 3, server=False, retry_join=[two.east.lan])
+    try:
+        agent.start()
+        for service in ("web", "api"):
+            two.register(agent, service, f"{service}-9", "192.0.2.19", 50)
+            until(lambda s=service: len(two.east.get(f"health/service/{s}")) > len(SERVICES[s]), 10, "one more")
+        yield agent
+    finally:
+        agent.stop()
+        two.east.put("agent/force-leave/east-2")
+        two.east.put("catalog/deregister", {"Node": "east-2"})
+
+
+def test_a_dead_node_keeps_nobody_in_its_region(two: Two, second: Agent) -> None:
+    datacenters = {
+        region: {"address": agent.url, "token": {"env": f"CONSUL_{region.upper()}"}, "dns": agent.dns}
+        for region, agent in two.both.items()
+    }
+    datacenters["east"]["agents"] = {second.node: second.url}
+    kinds = (("maintenance", WEB, EASTLESS), ("weights", API, RouteState({"east": 0, "west": 100})))
+    ways = [(router(two, mode, datacenters=datacenters), route, off) for mode, route, off in kinds]
+    second.stop()
+    for one, route, off in ways:
+        with pytest.raises((Failed, Indeterminate), match="-9 on east-2 in east"):
+            one.write([change(route, FULL, off)])
+    dead = '"serfHealth", "Name": "Serf Health Status", "Status": "critical"'
+    until(lambda: dead in json.dumps(two.east.get("health/node/east-2")), 60, "that it is known to be dead")
+    for one, route, off in ways:
+        one.write([change(route, state(one, route), off)])
+        settles(one, off, route)
+        assert f"0 of {len(SERVICES[route[:3]]) + 1} instances" in str(one.answers(route, off))
+        assert "1 on nodes that are gone" in str(one.answers(route, off))
+    second.start()
+    for one, route, off in ways:
+        until(lambda one=one, route=route: state(one, route).weights["east"] > 0, 20, "the dead node's return")
+        assert "-9 on east-2 takes traffic" in str(one.settled(route, off, ""))
+        one.write([change(route, state(one, route), off)])
+        settles(one, off, route)
+        one.write([change(route, off, FULL)])
+        settles(one, FULL, route)
+    assert reasons(two.east) == reasons(two.east, "api") == {}
 
 
 def test_the_agents_that_cannot_be_reached_are_named(two: Two) -> None:
