@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -202,8 +202,21 @@ class Two:
             for secret in secrets.values():
                 self.east.put("acl/token", {"SecretID": secret, "Policies": [{"Name": policy}]})
         self.launch()
-        for secret in (*TOKENS.values(), *READERS.values()):
+        self.copied("router", "reader", secrets=(*TOKENS.values(), *READERS.values()))
+
+    def copied(self, *policies: str, secrets: Iterable[str]) -> None:
+        """Wait until the west knows these policies, and then that each of these tokens lets its holder see the nodes.
+
+        They are copied apart from each other; a token that is there first may do nothing, and is remembered so.
+        """
+
+        def known() -> bool:
+            return {each["Name"] for each in self.west.get("acl/policies") or ()} >= set(policies)
+
+        until(known, 30, "copied policies")
+        for secret in secrets:
             until(lambda s=secret: self.west.ask("GET", "acl/token/self", token=s)[0] == 200, 30, "copied tokens")
+            until(lambda s=secret: bool(self.west.ask("GET", "catalog/nodes", token=s)[1]), 60, "their policies")
 
     def stop(self) -> None:
         for agent in self.both.values():

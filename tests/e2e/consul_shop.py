@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.consuls import READERS, Agent, Proxy, Two
-from tests.e2e.product import ROOT, Done, failover, until
+from tests.e2e.product import ROOT, Done, failover
 
 EXAMPLE = ROOT / "examples" / "consul-two-datacenters"
 SERVICES = {"web": ("web-1", "web-2"), "chat": ("chat-1", "chat-2"), "api": ("api-1",)}
@@ -137,8 +137,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
         made.east.put("acl/policy", {"Name": "example", "Rules": README.split("```hcl\n")[1].split("```")[0]})
         for secret in TOKENS.values():
             made.east.put("acl/token", {"SecretID": secret, "Policies": [{"Name": "example"}]})
-        for secret in TOKENS.values():
-            until(lambda s=secret: made.west.ask("GET", "acl/token/self", token=s)[0] == 200, 30, "copied tokens")
+        made.copied("example", secrets=TOKENS.values())
         for agent in made.both.values():
             others = [name for name in made.both if name != agent.datacenter]
             query = {"Name": "web", "Service": {"Service": "web", "Failover": {"Datacenters": others}}}
