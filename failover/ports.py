@@ -85,6 +85,15 @@ class SupportsAnswers(Protocol):
 
 
 @runtime_checkable
+class SupportsParts(Protocol):
+    """A router whose writes take several calls, so that one which is cut off may leave a part of a change made."""
+
+    def part_of(self, change: RouteChange, found: RouteState) -> bool:
+        """Whether `found` is what a write of `change` that was cut off can have left. No I/O."""
+        ...
+
+
+@runtime_checkable
 class SupportsConnections(Protocol):
     """A router that sees the connections which it carries."""
 

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "failover"
 FLOORS = {
     "failover": 0,
     "failover.aws": 0,
+    "failover._consul": 1,
     "failover.bounded": 0,
     "failover.clock": 0,
     "failover.errors": 0,

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from failover.engine.estate import Estate
 from failover.engine.gather import gather
@@ -133,28 +134,36 @@ class Live:
     def _write(self, number: int, changes: list[Change]) -> FailoverError | None:
         readback = Readback(self.estate, self.hands)
         made: list[int] | None = []
+        parts: list[RouteChange] = []
         receipt, problem = "", None
         try:
             receipt = readback.write(changes)
             made = list(range(len(changes)))
         except Indeterminate as error:
-            made, problem = readback.resolve(changes, self.record.intents[number].at, error)
+            made, parts, problem = readback.resolve(changes, self.record.intents[number].at, error)
         except FailoverError as error:
             problem = error
         if made is not None:
-            self.settle_intent(number, changes, made, receipt, problem)
+            self.settle_intent(number, changes, made, receipt, problem, parts)
         return problem
 
     def settle_intent(
-        self, number: int, changes: list[Change], made: list[int], receipt: str, problem: FailoverError | None
+        self,
+        number: int,
+        changes: list[Change],
+        made: list[int],
+        receipt: str,
+        problem: FailoverError | None,
+        parts: list[RouteChange],
     ) -> None:
         """Journal what became of an intent, and take what was made into the world."""
-        result = "done" if len(made) == len(changes) else "partly" if made else "failed"
-        error = {"error": problem.what} if problem else {}
-        self.journal.append("outcome", intent=number, result=result, made=made, receipt=receipt, **error)
+        result = "done" if len(made) == len(changes) else "partly" if made or parts else "failed"
+        more: dict[str, Any] = {"error": problem.what} if problem else {}
+        if parts:
+            more["parts"] = [encode(part) for part in parts]
+        self.journal.append("outcome", intent=number, result=result, made=made, receipt=receipt, **more)
         with self._turn:
-            for place in made:
-                change = changes[place]
+            for change in (*(changes[place] for place in made), *parts):
                 if isinstance(change, RouteChange) or change.database in self.world.databases:
                     self.world = self.world.after(change)
 

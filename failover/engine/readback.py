@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from failover.engine.estate import Estate
 from failover.errors import Conflict, FailoverError, Indeterminate
 from failover.errors import Failed as NotDone
+from failover.ports import SupportsParts
 from failover.secret import redact
 from failover.world import Change, Member, MemberChange, RouteChange, RouteState, Unknown
 
@@ -37,9 +38,9 @@ class Readback:
 
     def resolve(
         self, changes: Sequence[Change], begun: float, cause: FailoverError | None
-    ) -> tuple[list[int] | None, FailoverError | None]:
-        """Which of `changes`, by their places, a write begun at `begun` made, and the error where not all; None where
-        that cannot be told.
+    ) -> tuple[list[int] | None, list[RouteChange], FailoverError | None]:
+        """Which of `changes`, by their places, a write begun at `begun` made; None where that cannot be told. Then
+        the parts of the others that it made, each as a change of its own, and the error where not all were made.
 
         A write may still arrive until the port's own time limit is over, so an old value is not believed before.
         """
@@ -53,7 +54,7 @@ class Readback:
                 if _made(change, state)
             ]
             if len(made) == len(changes):
-                return made, None
+                return made, [], None
             left = latest - clock.wall()
             if left <= 0:
                 break
@@ -62,21 +63,39 @@ class Readback:
         names = "; ".join(f"{change.resource} is {state}" for change, state in zip(changes, found, strict=True))
         why = f" ({cause.what})" if cause else ""
         if any(isinstance(state, Unknown) for state in found):
-            return None, Indeterminate(
-                f"a write may or may not have happened{why}, and reading back does not tell: {names}",
-                next="make it answer again, then resume the run, which reads it back before anything else",
+            return (
+                None,
+                [],
+                Indeterminate(
+                    f"a write may or may not have happened{why}, and reading back does not tell: {names}",
+                    next="make it answer again, then resume the run, which reads it back before anything else",
+                ),
             )
+        parts: list[RouteChange] = []
         for place, (state, change) in enumerate(zip(found, changes, strict=True)):
-            if isinstance(change, RouteChange) and place not in made and state != change.before:
-                return made, Conflict(change.resource, str(change.before), str(state))
-        return made, NotDone(
-            f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"
+            if not isinstance(change, RouteChange) or place in made or state == change.before:
+                continue
+            part = self._part(change, state)
+            if part is None:
+                return made, parts, Conflict(change.resource, str(change.before), str(state))
+            parts.append(part)
+        return (
+            made,
+            parts,
+            NotDone(f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"),
         )
 
     def _now(self, change: Change) -> RouteState | Member | Unknown:
         if isinstance(change, RouteChange):
             return self.estate.routers[self._router(change)].read([change.route])[change.route]
         return self.estate.databases[change.database].read()[change.region]
+
+    def _part(self, change: RouteChange, found: object) -> RouteChange | None:
+        """What of `change` was made, where `found` is there now; None where that is somebody else's."""
+        router = self.estate.routers[self._router(change)]
+        if isinstance(router, SupportsParts) and isinstance(found, RouteState) and router.part_of(change, found):
+            return RouteChange(change.route, change.before, found, change.reason)
+        return None
 
     def _router(self, change: RouteChange) -> str:
         return self.estate.topology.routes[change.route].router

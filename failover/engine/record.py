@@ -162,7 +162,10 @@ class Record:
     def _outcome(self, event: Event) -> None:
         intent = self.intents[event["intent"]]
         intent.outcome, intent.receipt = event["result"], event.get("receipt", "")
-        intent.made = tuple(intent.changes[place] for place in event.get("made", ()))
+        intent.made = (
+            *(intent.changes[place] for place in event.get("made", ())),
+            *(decode(part) for part in event.get("parts", ())),
+        )
         if intent.outcome == "done" and intent.command:
             self.steps[intent.step].answered.add(command_key(intent.command))
         for change in intent.made:

@@ -224,13 +224,13 @@ class Session:
             if intent.command:
                 continue
             changes = list(intent.changes)
-            made, problem = Readback(self.estate, self.hands).resolve(changes, intent.at, None)
+            made, parts, problem = Readback(self.estate, self.hands).resolve(changes, intent.at, None)
             if made is None:
                 error = problem or Indeterminate("a write cannot be read back")
                 strike(error)
                 self.stop(error.what)
                 raise error
-            live.settle_intent(intent.number, changes, made, intent.receipt, problem)
+            live.settle_intent(intent.number, changes, made, intent.receipt, problem, parts)
 
     def _open_command(self) -> None:
         """A command that was cut off may have done anything; only its author can say whether to run it again."""
