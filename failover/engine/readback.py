@@ -47,7 +47,7 @@ class Readback:
         clock = self.estate.clock
         latest = begun + self._timeout(changes[0])
         while True:
-            found = [self._now(change) for change in changes]
+            found = self._now(changes)
             made = [
                 place
                 for place, (state, change) in enumerate(zip(found, changes, strict=True))
@@ -85,10 +85,16 @@ class Readback:
             NotDone(f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"),
         )
 
-    def _now(self, change: Change) -> RouteState | Member | Unknown:
-        if isinstance(change, RouteChange):
-            return self.estate.routers[self._router(change)].read([change.route])[change.route]
-        return self.estate.databases[change.database].read()[change.region]
+    def _now(self, changes: Sequence[Change]) -> list[RouteState | Member | Unknown]:
+        """What is there of each of `changes`, which are of one port."""
+        routes = [change for change in changes if isinstance(change, RouteChange)]
+        states = self.estate.routers[self._router(routes[0])].read([one.route for one in routes]) if routes else {}
+        return [
+            states[change.route]
+            if isinstance(change, RouteChange)
+            else self.estate.databases[change.database].read()[change.region]
+            for change in changes
+        ]
 
     def _part(self, change: RouteChange, found: object) -> RouteChange | None:
         """What of `change` was made, where `found` is there now; None where that is somebody else's."""
