@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -220,12 +220,6 @@ def canonical(name: str) -> str:
     """`name` in lower case, with its final dot, and with the API's octal escapes undone, as in `\\052`."""
     plain = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), name)
     return plain.lower().rstrip(".") + "."
-
-
-def names(items: Collection[str], most: int = 20) -> str:
-    """All of `items`, or the first `most` of them and how many more there are."""
-    shown = ", ".join(list(items)[:most])
-    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def _unchanged(writes: bool) -> str:

@@ -26,7 +26,7 @@ from failover.routers._dns import Server, answer, ask
 from failover.routers._octets import Replacement, answered, message, owner, replacement
 from failover.routers._primary import Primary, Rfc2136Config, Unmet
 from failover.routers._rfc2136_route import SRV_LIMIT, Rfc2136Route, listed
-from failover.routers._words import say
+from failover.routers._words import names, say
 from failover.verdict import Verdict, failed, passed
 from failover.world import RouteChange, RouteState, Unknown
 
@@ -258,9 +258,9 @@ class Rfc2136:
         told = [f"written: {_routes(parts[:done])}"]
         told += [f"written or not: {_routes(parts[done : done + 1])}"] if lost else []
         told += [f"not written: {_routes(rest)}"] if rest else []
-        kind = Indeterminate if lost else Failed
         what = f"{done} of {len(parts)} messages were taken ({'; '.join(told)}). The next one: {error.what}"
-        return kind(what, where=self._primary.where, next=error.next)
+        # Failed would say that nothing was written; this makes the run read back what was.
+        return Indeterminate(what, where=self._primary.where, next=error.next)
 
     def _answers(self, route: str, wanted: RouteState, at: Server) -> Verdict:
         config = self._config(route)
@@ -281,4 +281,4 @@ class Rfc2136:
 
 
 def _routes(parts: Sequence[Sequence[RouteChange]]) -> str:
-    return ", ".join(change.route for part in parts for change in part)
+    return names([change.route for part in parts for change in part])

@@ -17,11 +17,11 @@ from failover.errors import Conflict, Failed, FailoverError, Indeterminate, Refu
 from failover.ports import Mistake, RouteSpec
 from failover.routers._answers import allows, ask_all
 from failover.routers._dns import Server
-from failover.routers._route53_api import Api, Rejected, Route53Config, names
+from failover.routers._route53_api import Api, Rejected, Route53Config
 from failover.routers._route53_batch import BATCH_CHARACTERS, BATCH_RECORDS, Move, fits, pack
 from failover.routers._route53_group import WEIGHT_LIMIT, Group, Route53Route, grouped, mistakes, plain
 from failover.routers._route53_heard import heard
-from failover.routers._words import say
+from failover.routers._words import names, say
 from failover.units import duration
 from failover.verdict import Outcome, Verdict, failed, passed, unknown, worst
 from failover.world import RouteChange, RouteState, Unknown
