@@ -112,7 +112,7 @@ def example(place: Path, bind: Pair, edges: list[Haproxy], both: Mapping[str, Sh
     for old, new in (
         ("{address: 192.0.2.10, port: 8080}", f"{{address: {LOOPBACK}, port: {both['east'].port}}}"),
         ("{address: 198.51.100.10, port: 8080}", f"{{address: {LOOPBACK}, port: {both['west'].port}}}"),
-        ("name_servers: [192.0.2.53:53, 198.51.100.53:53]", f"name_servers: ['{LOOPBACK}:{ports[0]}', '{LOOPBACK}:{ports[1]}']"),
+        ("name_servers: [192.0.2.53:53, 198.51.100.53:53]", f"name_servers: {[f'{LOOPBACK}:{port}' for port in ports]}"),
         ("server: 192.0.2.53:53", f"server: {LOOPBACK}:{ports[0]}"),
         ("192.0.2.1:9999, 198.51.100.1:9999", f"'{LOOPBACK}:{edges[0].port}', '{LOOPBACK}:{edges[1].port}'"),
         ("zone: example.com.", f"zone: {ZONE}"),
@@ -177,8 +177,7 @@ def test_an_edge_that_was_reloaded_meanwhile_is_named_and_nothing_moves(
     for each in edges[:1]:
         each.tell("set weight web/east1 0", "set weight web/east2 0", "set weight web/west1 100")
         each.tell("set weight web/west2 100")
-    done = failover(topology, "run", "evacuate-region", "-i", "region=east", "--yes", code=None, **key)
-    assert done.code == 3, str(done)
+    done = failover(topology, "run", "evacuate-region", "-i", "region=east", "--yes", code=1, **key)
     assert "the instances differ" in done.said
     assert f"{LOOPBACK}:{edges[1].port} has east 100, west 100" in done.said
     assert answered(bind.primary.port) == set(ADDRESSES)
