@@ -4,6 +4,8 @@ As in tests/engine/test_killed.py, a killed process is one whose next append or 
 what it has made stays made. Whoever resumes is another process, an hour later.
 """
 
+import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,10 @@ from failover.registry import open_estate
 from failover.routers._haproxy_socket import Instance
 from failover.yaml import load
 from tests import worlds
-from tests.e2e.onprem import NORMAL, SECRET, Site, Topology, site
+from tests.e2e.killer import argv
+from tests.e2e.laboratory import ended, last_run, made
+from tests.e2e.onprem import KEYS, NORMAL, SECRET, Site, Topology, site
+from tests.e2e.product import failover
 
 pytestmark = pytest.mark.usefixtures("in_turn", "key")
 
@@ -187,11 +192,45 @@ def test_killed_between_two_haproxies_it_says_which_differ_and_goes_on_once_they
             drain(made)
     assert first.weights("web")["west1"] == 67
     assert second.weights("web")["west1"] == 50
-    with pytest.raises(Indeterminate, match=rf"the instances differ: .*{second.port} has east 100, west 100"):
+    with pytest.raises(Indeterminate, match=rf"the instances differ: .*{second.port} has east 100, west 100") as told:
         again(path)
     assert (first.weights("web")["west1"], second.weights("web")["west1"]) == (67, 50), "left as they are"
-    for server, weight in first.weights("web").items():
-        second.tell(f"set weight web/{server} {weight}")
+    [(line, port)] = re.findall(r'echo "([^"]*)" \| socat stdio TCP:127.0.0.1:(\d+)', told.value.what)
+    assert int(port) == second.port
+    second.tell(line)
     made = again(path)
     assert read_record(made, runs(made)[-1]).status == "done"
     stands(here, OUT)
+
+
+SIGKILL = (
+    ("edge 1", "after"),
+    ("record 1", "before"),
+    ("journal settled", "before"),
+    ("edge 1", "before"),
+)
+
+
+def test_a_process_that_is_killed_again_and_again_is_resumed_by_the_next(here: Site, tmp_path: Path) -> None:
+    """By SIGKILL, in the middle of writes that go to both routers side by side; each kill takes one stage at most."""
+
+    def quick(topology: Topology) -> None:
+        # A write that may still arrive is waited for, for this long.
+        three(topology)
+        topology["drain"]["stages"] = [80, 60, 40, 20, 0]
+        # One HAProxy: between two, only a person can go on, as above.
+        haproxy = topology["routers"]["edge"]["haproxy"]
+        haproxy |= {"timeout": "400ms", "instances": haproxy["instances"][:1]}
+        topology["routers"]["dns"]["rfc2136"]["timeout"] = "600ms"
+
+    here.normal()
+    path = here.topology(tmp_path, quick)
+    words = ["run", "drain", "-i", "region=east", "--yes"]
+    for point, when in SIGKILL:
+        failover(path, *words, code=-signal.SIGKILL, program=argv(point, when), **KEYS)
+        words = ["resume", last_run(path), "--yes"]
+    failover(path, *words, **KEYS)
+    assert here.edges[0].weights("web") == {"east1": 0, "east2": 0, "west1": 100, "west2": 100}
+    assert here.shares(here.bind.primary.port) == {"west": 100}
+    assert len(made(path)) == len(set(made(path))) == 10, "five stages of two routes, each once"
+    ended(path)
