@@ -65,7 +65,7 @@ class Site:
     def topology(self, place: Path, *edits: Edit) -> Path:
         """Two services on two routers that both have weights, with short waits."""
         ports = (self.bind.primary.port, self.bind.secondary.port)
-        health = {"http": {"url": "http://${address}:${port}/health", "timeout": "400ms"}}
+        health = {"http": {"url": "http://${address}:${port}/health", "timeout": "1s"}}
         made: Topology = {
             "topology": "onprem",
             "regions": {name: {"address": LOOPBACK, "port": shop.port} for name, shop in self.shops.items()},
