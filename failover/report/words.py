@@ -96,7 +96,8 @@ def _converged(event: Mapping[str, Any]) -> list[str]:
     if took:
         half, most = took[(len(took) - 1) // 2], took[(len(took) - 1) * 95 // 100]
         lines.append(
-            f"{route}: {count(len(took), 'server')} answer so, half after {duration(half)}, 95 % after "
+            f"{route}: {count(len(took), 'server')} {'answers' if len(took) == 1 else 'answer'} so, "
+            f"half after {duration(half)}, 95 % after "
             f"{duration(most)}, the last after {duration(took[-1])}"
         )
     return lines + [f"{route}: {server} does not yet: {'; '.join(why)}" for server, why in event["late"].items()]

@@ -47,6 +47,10 @@ class Instance:
         """What writers on this machine have in common: the socket's directory, or the address."""
         return os.path.dirname(self.path) if self.path else str(self)  # noqa: PTH120 - a text is wanted
 
+    def typed(self, line: str) -> str:
+        """How a person has `line` carried out."""
+        return f'echo "{line}" | socat stdio {self.path or f"TCP:{self}"}'
+
     def ask(self, commands: Sequence[str], seconds: float) -> list[str]:
         """The answer to each of `commands`, which HAProxy carries out in order. Raises Unheard.
 

@@ -150,6 +150,8 @@ class Haproxy:
             return dict(zip(instances, pool.map(one, instances), strict=True))
 
     def _agreed(self, route: str, seen: Found) -> RouteState | Unknown:
+        backend = self._routes[route].config.backend
+        members: dict[Instance, Mapping[str, Sequence[Server]]] = {}
         states: dict[Instance, RouteState] = {}
         why = []
         for instance, found in seen.items():
@@ -157,26 +159,15 @@ class Haproxy:
                 why.append(str(found))
                 continue
             try:
-                states[instance] = state(self._assigned(route, found), self._routes[route].config.backend)
+                members[instance] = self._assigned(route, found)
+                states[instance] = state(members[instance], backend)
             except Unclear as error:
                 why.append(f"{instance}: {error}")
         if why:
             return Unknown("; ".join(why))
         if len(set(states.values())) > 1:
-            return Unknown(self._apart(route, states))
+            return Unknown(_apart(backend, states, members))
         return next(iter(states.values()))
-
-    def _apart(self, route: str, states: Mapping[Instance, RouteState]) -> str:
-        """The words for instances that differ: the odd one out, where there is one."""
-        values = list(states.values())
-        most = max(values, key=values.count)
-        odd = [f"{instance} has {say(found)}" for instance, found in states.items() if found != most]
-        same = next(instance for instance, found in states.items() if found == most)
-        backend = self._routes[route].config.backend
-        return (
-            f"the instances differ: {'; '.join(odd)}; {same} has {say(most)}. One was reloaded or changed by hand: "
-            f"make them agree (set weight {backend}/SERVER WEIGHT on its socket)"
-        )
 
     def _assigned(self, route: str, found: Mapping[str, Servers | Unclear]) -> Mapping[str, Sequence[Server]]:
         config = self._routes[route].config
@@ -303,3 +294,35 @@ class Haproxy:
             except (Unheard, Unclear) as error:
                 raise Failed(str(error), where=self.where, next="see to that instance, then try again") from None
         return members
+
+
+def _apart(
+    backend: str, states: Mapping[Instance, RouteState], members: Mapping[Instance, Mapping[str, Sequence[Server]]]
+) -> str:
+    """The words for instances that differ: the odd one out, where there is one, and what makes it like the rest."""
+    values = list(states.values())
+    most = max(values, key=values.count)
+    odd = [instance for instance, found in states.items() if found != most]
+    same = next(instance for instance, found in states.items() if found == most)
+    named = "; ".join(f"{instance} has {say(states[instance])}" for instance in odd)
+    alike = "; ".join(_like(backend, instance, members[same], members[instance]) for instance in odd)
+    return (
+        f"the instances differ: {named}; {same} has {say(most)}. One was reloaded or changed by hand, or a run was "
+        f"killed between them; to have them as {same} is: {alike}"
+    )
+
+
+def _like(
+    backend: str, instance: Instance, wanted: Mapping[str, Sequence[Server]], now: Mapping[str, Sequence[Server]]
+) -> str:
+    """What to type to give the servers on `instance` the weights of `wanted`."""
+    there, here = ({one.name: one for servers in each.values() for one in servers} for each in (wanted, now))
+    sets = [
+        f"set weight {backend}/{name} {there[name].weight}"
+        for name, server in here.items()
+        if name in there and there[name].weight != server.weight
+    ]
+    if sets:
+        return instance.typed(";".join(sets))
+    held_off = ", ".join(f"{backend}/{name}" for name, server in here.items() if server.held)
+    return f"see who holds off {held_off or 'servers'} on one of them only (set server {backend}/SERVER state ready)"

@@ -1,7 +1,8 @@
 """The product in a process that kills itself at one point: `python -m tests.e2e.killer POINT WHEN WORD…`.
 
-POINT is `route N`, the n-th write to a router; `fence`, `promote` or `rejoin`, a write to a database; `off`, a server
-that was turned off to be rewound; or `journal KIND N`, the n-th event of that kind. WHEN is before or after.
+POINT is `route N`, `edge N` or `record N`, the n-th write to Route 53, to HAProxy or by RFC 2136; `fence`, `promote`
+or `rejoin`, a write to a database; `off`, a server that was turned off to be rewound; or `journal KIND N`, the n-th
+event of that kind. WHEN is before or after.
 """
 
 import json
@@ -15,6 +16,8 @@ from typing import Any
 from failover.cli.main import run
 from failover.databases import _postgres_rejoin as hands
 from failover.databases.postgres import Postgres
+from failover.routers.haproxy import Haproxy
+from failover.routers.rfc2136 import Rfc2136
 from failover.routers.route53 import Route53
 from failover.stores.sqlite import SqliteStore
 from failover.world import MemberChange, Role
@@ -40,6 +43,8 @@ def main(point: str, when: str, words: list[str]) -> int:
         setattr(owner, method, watched)
 
     watch(Route53, "write", lambda *_: "route")
+    watch(Haproxy, "write", lambda *_: "edge")
+    watch(Rfc2136, "write", lambda *_: "record")
     watch(Postgres, "write", _member)
     watch(hands, "turn_off", lambda *_: "off")
     watch(SqliteStore, "append", _event)

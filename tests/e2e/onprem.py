@@ -56,7 +56,7 @@ class Site:
         self.bind.put(WWW, list(ADDRESSES.values()), ttl=2)
         self.chat(60, 40)
 
-    def chat(self, east: int, west: int, ttl: int = 1) -> None:
+    def chat(self, east: int, west: int, ttl: int = 0) -> None:
         """Set the SRV records past the product, as `nsupdate` would."""
         shares = {"east": east, "west": west}
         records = [f"0 {weight} 5222 {name}.{ZONE}" for name, weight in shares.items() if weight]
@@ -65,7 +65,7 @@ class Site:
     def topology(self, place: Path, *edits: Edit) -> Path:
         """Two services on two routers that both have weights, with short waits."""
         ports = (self.bind.primary.port, self.bind.secondary.port)
-        health = {"http": {"url": "http://${address}:${port}/health", "timeout": "400ms"}}
+        health = {"http": {"url": "http://${address}:${port}/health", "timeout": "1s"}}
         made: Topology = {
             "topology": "onprem",
             "regions": {name: {"address": LOOPBACK, "port": shop.port} for name, shop in self.shops.items()},
@@ -115,10 +115,11 @@ class Site:
         path.write_text(yaml.safe_dump(made, sort_keys=False))
         return path
 
-    def weights(self) -> dict[str, dict[str, int]]:
-        """Where both routes stand, past the product; all HAProxies and name servers have to agree."""
+    def weights(self, *, primary: bool = False) -> dict[str, dict[str, int]]:
+        """Where both routes stand, past the product; all HAProxies have to agree, and, unless the `primary` alone is
+        asked, the name servers."""
         [web] = {tuple(edge.weights("web").items()) for edge in self.edges}
-        servers = (self.bind.primary, self.bind.secondary)
+        servers = [self.bind.primary] if primary else [self.bind.primary, self.bind.secondary]
         [chat] = {tuple(sorted(self.shares(server.port).items())) for server in servers}
         shares = Counter[str]()
         for name, weight in web:

@@ -43,7 +43,7 @@ zone "{zone}" {{
     notify explicit; also-notify {{ 127.0.0.1 port {secondary}; }};
 }};
 """
-_SECONDARY = """
+SECONDARY = """
 zone "{zone}" {{
     type secondary; file "{file}"; primaries {{ 127.0.0.1 port {primary}; }}; allow-notify {{ 127.0.0.1; }};
     notify no;
@@ -120,7 +120,7 @@ class Pair:
             _PRIMARY.format(zone=zone, file=home / f"{file}.primary", key=KEY, secondary=ports[1])
             for zone, file in zones
         )
-        secondary = _SECONDARY.format(zone=ZONE, file=home / "example.secondary", primary=ports[0])
+        secondary = SECONDARY.format(zone=ZONE, file=home / "example.secondary", primary=ports[0])
         self.primary = Named(home / "primary", ports[0], primary)
         self.secondary = Named(home / "secondary", ports[1], secondary)
 

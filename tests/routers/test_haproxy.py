@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -311,8 +312,19 @@ def test_instances_that_differ_are_unknown_and_named(pair: list[Haproxy]) -> Non
     found = made.read([WEB])[WEB]
     assert isinstance(found, Unknown)
     assert f"{pair[1].socket} has east 100, west 100; {pair[0].socket} has east 0, west 200" in found.why
+    [said] = re.findall(rf'echo "([^"]*)" \| socat stdio {re.escape(pair[1].socket)}$', found.why)
     with pytest.raises(Conflict):
         made.write([change(WEB, EASTLESS, FULL)])
+    pair[1].tell(said)
+    assert state(made, WEB) == EASTLESS
+
+
+def test_instances_of_which_one_is_held_off_are_told_so(pair: list[Haproxy]) -> None:
+    pair[1].tell(*(f"set server web/{name} state maint" for name in SERVERS[WEB]["east"]))
+    found = router(*(each.socket for each in pair)).read([WEB])[WEB]
+    assert isinstance(found, Unknown)
+    assert "to have them as " in found.why
+    assert "see who holds off web/" in found.why
 
 
 def test_a_restart_in_between_is_seen(one: Haproxy) -> None:
