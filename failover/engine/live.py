@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -188,9 +188,11 @@ class Live:
     def _look(self, step: Step, action: Look) -> Seen:
         self.hands.progress(step.id, f"looking at {action.about}: {count(len(action.checks), 'check')}")
         needed = databases_of(self.estate.topology, action.checks)
+        began = self.estate.clock.monotonic()
         world = self.observe(Scope(databases=needed, checks=action.checks))
         verdict = checks_health(self.estate.topology, action.checks, world)
-        return self.seen(step, f"{action.about}: {count(len(action.checks), 'check')}", verdict)
+        seen = self.seen(step, f"{action.about}: {count(len(action.checks), 'check')}", verdict)
+        return replace(seen, took=self.estate.clock.monotonic() - began)
 
     def _follow(self, step: Step, action: Follow) -> Seen:
         clock = self.estate.clock

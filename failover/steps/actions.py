@@ -154,10 +154,12 @@ Action = Changes | Look | Settle | Empty | CatchUp | Follow | Pause | Run | Ask 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The world after an action, and its verdict. No verdict means that only the run itself can tell."""
+    """The world after an action, its verdict, and the seconds that it took. No verdict means that only the run itself
+    can tell."""
 
     world: World
     verdict: Verdict | None = None
+    took: float = 0.0
 
 
 Steps = Generator[Action, Seen, None]

@@ -57,7 +57,9 @@ def watch(
                 next="the weights stay as they are; mend it and resume, or undo the run",
             )
         if not verdict.passed:
-            held += yield from _pause(drain.hold - held, drain.every, f"hold: {'; '.join(verdict.evidence)}")
+            held += seen.took
+            wait = max(0.0, drain.hold - held)
+            held += yield from _pause(wait, drain.every, f"hold: {'; '.join(verdict.evidence)}")
         elif left:
             held = 0.0
             left -= yield from _pause(left, drain.every, f"soak after {reason}")

@@ -130,6 +130,23 @@ def test_a_survivor_that_is_pushed_too_far_halts_the_ramp(
     ended(topology)
 
 
+@pytest.mark.parametrize("status", [503, 0], ids=["failing", "silent"])
+def test_the_last_healthy_region_is_not_drained(status: int, tmp_path: Path, here: Site) -> None:
+    """Neither by the runbook, which looks at the survivors first, nor by the step alone, nor where that is waived."""
+    topology, book = here.topology(tmp_path), tmp_path / "book.yaml"
+    book.write_text("runbook: book\nsteps: [{id: leave, drain: {region: east}}]\n")
+    sicken(here, status, -1)
+    serials = [answered(server.port, ZONE, "SOA") for server in (here.bind.primary, here.bind.secondary)]
+    waive = ("--accept", "target-health", "--reason", "a test says so")
+    assert "west cannot be counted on" in tell(topology, *DRAIN, code=1).said
+    for words in (("run", str(book), "--yes"), ("run", str(book), "--yes", *waive)):
+        refused = tell(topology, *words, code=3)
+        assert "nothing was changed" in refused.said
+    assert "last-region" in refused.said
+    assert here.weights() == NORMAL
+    assert [answered(server.port, ZONE, "SOA") for server in (here.bind.primary, here.bind.secondary)] == serials
+
+
 # --- other people ---
 
 

@@ -13,7 +13,7 @@ from failover.errors import Failed, Interrupted, Invalid, Refused
 from failover.routers.memory import MemoryRouter
 from failover.testing import FakeClock
 from failover.verdict import Outcome, Verdict, failed, passed, unknown
-from failover.world import RouteChange, RouteState
+from failover.world import CheckId, RouteChange, RouteState
 from tests import worlds
 
 P, F, U = passed("it answers"), failed("refused"), unknown("no answer")
@@ -161,6 +161,23 @@ def test_unknown_holds(turns: list[Verdict], ends: int, slept: list[float]) -> N
         drained(made)
     assert east(made) == ends
     assert worlds.clock(made).slept == slept
+
+
+def test_looking_in_vain_is_waiting_too() -> None:
+    made = worlds.estate(WATCHED % "on_fail: pause")
+    then(made, 50, "west", U)
+    eye = made.probes[CheckId("web", "up", "west")]
+    look = eye.probe
+
+    def slowly() -> Verdict:
+        verdict = look()
+        worlds.clock(made).advance(9.0 if verdict is U else 0.0)
+        return verdict
+
+    eye.probe = slowly  # type: ignore[method-assign]
+    with pytest.raises(Failed, match="no answer"):
+        drained(made)
+    assert worlds.clock(made).slept == [10.0, 10.0], "10 s of soak; of the hold 9 s to look, 10 to wait, and 9 to look"
 
 
 def test_a_failing_stage_is_taken_back_where_the_topology_says_so() -> None:

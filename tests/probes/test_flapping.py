@@ -21,6 +21,7 @@ from failover.verdict import Outcome
 from failover.world import CheckId, RouteChange
 from failover.yaml import parse
 from tests import worlds
+from tests.consuls import ROOT, Agent, Two
 from tests.probes.prometheus import Prometheus
 from tests.probes.servers import free_port, http, serving
 from tests.routers.aws import KEY, Moto, Proxy
@@ -180,7 +181,27 @@ def by_command(_: ExitStack, place: Path) -> Patient:
     return Patient({"command": {"argv": ["test", "-e", str(flag)]}}, turn)
 
 
+def by_consul(stack: ExitStack, place: Path) -> Patient:
+    agent = Agent(place / "agent", "east", "one", 9, bootstrap_expect=1)
+    stack.callback(agent.stop)
+    agent.start()
+    Two.register(agent, "web", "web-1", "192.0.2.1", 1)
+    stack.enter_context(pytest.MonkeyPatch.context()).setenv("CONSUL_TOKEN_OF_TESTS", ROOT)
+    config = {"address": agent.url, "service": "web", "token": {"env": "CONSUL_TOKEN_OF_TESTS"}}
+
+    def passing() -> bool:
+        return len(agent.get("health/service/web", "passing=true") or ()) == 1
+
+    def turn(well: bool) -> None:
+        agent.put(f"agent/check/{'pass' if well else 'fail'}/up-web-1")
+        until(lambda: passing() == well, 10, "the agent's word in the catalog")
+
+    turn(True)
+    return Patient({"consul": config}, turn)
+
+
 PROBES = {
+    "consul": by_consul,
     "http": by_http,
     "tcp": by_tcp,
     "dns": by_dns,
