@@ -51,17 +51,15 @@ def watch(
                 seen = yield Pause(left, f"soak after {reason}")
             return seen.world, False
         verdict = regions_health(context.topology, chosen, wanted, seen.world)
+        held = 0.0 if verdict.passed else held + seen.took
         if verdict.outcome is Outcome.FAIL or (not verdict.passed and held >= drain.hold):
             raise Failed(
                 f"after {reason}: {'; '.join(verdict.evidence)}",
                 next="the weights stay as they are; mend it and resume, or undo the run",
             )
         if not verdict.passed:
-            held += seen.took
-            wait = max(0.0, drain.hold - held)
-            held += yield from _pause(wait, drain.every, f"hold: {'; '.join(verdict.evidence)}")
+            held += yield from _pause(drain.hold - held, drain.every, f"hold: {'; '.join(verdict.evidence)}")
         elif left:
-            held = 0.0
             left -= yield from _pause(left, drain.every, f"soak after {reason}")
         else:
             strained = strain(context.topology, chosen, wanted, seen.world)

@@ -177,7 +177,7 @@ def test_looking_in_vain_is_waiting_too() -> None:
     eye.probe = slowly  # type: ignore[method-assign]
     with pytest.raises(Failed, match="no answer"):
         drained(made)
-    assert worlds.clock(made).slept == [10.0, 10.0], "10 s of soak; of the hold 9 s to look, 10 to wait, and 9 to look"
+    assert worlds.clock(made).slept == [10.0, 10.0], "10 s of soak; then 9 to look, 10 to wait, 9 to look"
 
 
 def test_a_failing_stage_is_taken_back_where_the_topology_says_so() -> None:
