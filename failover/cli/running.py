@@ -154,7 +154,7 @@ def _left(session: Session, error: FailoverError) -> None:
     """Say with the error where the run stands and what the ways on are."""
     run_id, record = session.record.id, session.record
     if record.status == "stopped":
-        now = "; ".join(standing(session.world))
+        now = standing(session.world)
         if now:
             error.where = (f"{error.where}; " if error.where else "") + f"now {now}"
         resume_line = f"failover resume {run_id}"
@@ -176,10 +176,10 @@ def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hand
     stopped = [name for name, step in steps.items() if step.status in ("failed", "running")]
     output.err(["", *error_lines(error), "", f"paused   {', '.join(stopped)}"])
     while True:
-        stage = session.record.last_stage(stopped[0]) if stopped else []
-        back = f"b back one stage ({stage_line(stage)})   " if stage else ""
+        stage = _stage(session, stopped[0]) if stopped else ""
+        back = f"b back one stage ({stage})   " if stage else ""
         all_back = "u undo all   " if session.record.applied else ""
-        output.err([f"         now: {'; '.join(standing(session.world))}"] if stage else [])
+        output.err([f"         now: {standing(session.world)}"] if stage else [])
         output.err([f"         r retry   s skip this step   {back}{all_back}a leave it here"])
         said = answer().strip().lower()
         if said in ("", "a"):
@@ -197,6 +197,13 @@ def _retried(session: Session, error: FailoverError, manner: Manner, hands: Hand
         if said == "u" and all_back:
             error.next = f"it was taken back by run {_undone(session, manner).id}"
             return False
+
+
+def _stage(session: Session, step: str) -> str:
+    """Where a drain or a restore would be again without its last stage; empty where there is none to take back."""
+    stage = session.record.last_stage(step)
+    region = next((getattr(one.spec, "region", "") for one in session.runbook.steps if one.id == step), "")
+    return stage_line(stage, region) if stage and region else ""
 
 
 def _one_stage_back(session: Session, step: str, hands: Hands) -> None:

@@ -11,6 +11,9 @@ from failover.world import Change, Role, RouteChange, RouteState, World, decode
 WIDTH = 108
 """The longest line, where a text can be broken: two panes beside each other on a wide screen still hold it."""
 
+_STANDING = 8
+"""How many services and databases a sentence about where a run stands can name."""
+
 _ROLES = {
     (Role.PRIMARY, Role.FENCED): "stop its writes",
     (Role.FENCED, Role.PRIMARY): "let it take writes again",
@@ -22,8 +25,12 @@ _ROLES = {
 
 def share(state: RouteState, region: str) -> str:
     """The part of a route's traffic that `region` gets, as a percentage."""
-    whole = sum(state.weights.values())
-    return f"{100 * state.weights.get(region, 0) / whole:.0f} %" if whole else "-"
+    return f"{100 * fraction(state, region):.0f} %" if any(state.weights.values()) else "-"
+
+
+def fraction(state: RouteState, region: str) -> float:
+    """The same from 0 to 1; 0 where nobody gets any."""
+    return state.weights.get(region, 0) / (sum(state.weights.values()) or 1)
 
 
 def change_line(change: Change) -> str:
@@ -154,28 +161,25 @@ def filled(first: str, parts: Iterable[str], joint: str = " ", width: int = WIDT
     return lines
 
 
-def standing(world: World) -> list[str]:
+def standing(world: World) -> str:
     """Where traffic goes and who takes writes, as last seen: what somebody asks who hears that a run has stopped."""
     said = []
+    for name in world.databases:
+        primaries = ", ".join(world.primaries(name)) or "no region that can be seen"
+        said += [f"{name} takes writes in {primaries}"]
     for route, state in world.routes.items():
         if isinstance(state, RouteState):
             shares = ", ".join(f"{region} {share(state, region)}" for region in state.weights)
             said.append(f"{route.partition('@')[0]} {shares}")
-    for name in world.databases:
-        primaries = ", ".join(world.primaries(name)) or "no region that can be seen"
-        said += [f"{name} takes writes in {primaries}"]
-    return list(dict.fromkeys(said))
+    lines = list(dict.fromkeys(said))
+    more = f"; and {len(lines) - _STANDING} more: failover status" if len(lines) > _STANDING else ""
+    return "; ".join(lines[:_STANDING]) + more
 
 
-def stage_line(stage: Sequence[RouteChange]) -> str:
-    """Where the traffic is again once `stage` is taken back, as `east 50 %`, or by service where they differ."""
-    said: dict[str, str] = {}
-    for change in stage:
-        after = change.after.weights
-        less = next(name for name, weight in change.before.weights.items() if after.get(name) != weight)
-        said[change.route.partition("@")[0]] = f"{less} {share(change.before, less)}"
-    lines = set(said.values())
-    return lines.pop() if len(lines) == 1 else ", ".join(f"{name} {line}" for name, line in said.items())
+def stage_line(stage: Sequence[RouteChange], region: str) -> str:
+    """What `region` has of the traffic again once `stage` is taken back: `east 50 %`, or `east 38 to 40 %`."""
+    shares = sorted({round(100 * fraction(change.before, region)) for change in stage})
+    return f"{region} {shares[0]} %" if len(shares) == 1 else f"{region} {shares[0]} to {shares[-1]} %"
 
 
 def ago(then: float, now: float) -> str:
