@@ -9,7 +9,7 @@ demo: .venv/lab
 test: .venv/dev
 	PYTHON=$(BIN)/python sh tests/parts.sh
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -11,8 +11,8 @@ from failover.world import Change, Role, RouteChange, RouteState, World, decode
 WIDTH = 108
 """The longest line, where a text can be broken: two panes beside each other on a wide screen still hold it."""
 
-_STANDING = 8
-"""How many services and databases a sentence about where a run stands can name."""
+_STANDING = 6
+"""How many services, and how many databases, a sentence about where a run stands can name."""
 
 _ROLES = {
     (Role.PRIMARY, Role.FENCED): "stop its writes",
@@ -163,17 +163,22 @@ def filled(first: str, parts: Iterable[str], joint: str = " ", width: int = WIDT
 
 def standing(world: World) -> str:
     """Where traffic goes and who takes writes, as last seen: what somebody asks who hears that a run has stopped."""
-    said = []
-    for name in world.databases:
-        primaries = ", ".join(world.primaries(name)) or "no region that can be seen"
-        said += [f"{name} takes writes in {primaries}"]
-    for route, state in world.routes.items():
-        if isinstance(state, RouteState):
-            shares = ", ".join(f"{region} {share(state, region)}" for region in state.weights)
-            said.append(f"{route.partition('@')[0]} {shares}")
-    lines = list(dict.fromkeys(said))
-    more = f"; and {len(lines) - _STANDING} more: failover status" if len(lines) > _STANDING else ""
-    return "; ".join(lines[:_STANDING]) + more
+    routes = [
+        f"{route.partition('@')[0]} {', '.join(f'{region} {share(state, region)}' for region in state.weights)}"
+        for route, state in world.routes.items()
+        if isinstance(state, RouteState)
+    ]
+    databases = [
+        f"{name} takes writes in {', '.join(world.primaries(name)) or 'no region that can be seen'}"
+        for name in world.databases
+    ]
+    return "; ".join((*_few(routes), *_few(databases)))
+
+
+def _few(lines: Iterable[str]) -> list[str]:
+    distinct = list(dict.fromkeys(lines))
+    rest = len(distinct) - _STANDING
+    return [*distinct[:_STANDING], *([f"and {rest} more, see failover status"] if rest > 0 else [])]
 
 
 def stage_line(stage: Sequence[RouteChange], region: str) -> str:

@@ -33,8 +33,8 @@ class Library:
         return sorted([*self.bundled.names(), *(path.stem for path in (HERE / "library").glob("*.yaml"))])
 
     def open(self, name: str) -> Document:
-        path = HERE / "library" / f"{name}.yaml"
-        return document(path) if path.is_file() else self.bundled.open(name)
+        own = {path.stem: path for path in (HERE / "library").glob("*.yaml")}
+        return document(own[name]) if name in own else self.bundled.open(name)
 
 
 def topology() -> Topology:
