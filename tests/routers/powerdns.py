@@ -5,6 +5,7 @@ import shutil
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,7 +114,8 @@ class PdnsPair:
         return {each["type"]: each for each in zone["rrsets"] if each["name"] == record}
 
     def transferred(self) -> None:
-        """Have the secondary fetch the zone and wait for it."""
+        """Have the secondary fetch the zone and wait for it; the new serial tells that fetch from those before."""
+        self.put(f"transfer.{ZONE}", [f'"{time.monotonic_ns()}"'], 60, "TXT")
         serial = self.primary.call("GET", f"/zones/{ZONE}")[1]["serial"]
         assert self.secondary.call("PUT", f"/zones/{ZONE}/axfr-retrieve")[0] == 200
         until(
