@@ -94,6 +94,20 @@ class SupportsParts(Protocol):
 
 
 @runtime_checkable
+class SupportsCompletion(Protocol):
+    """A router of several servers that are written one after another, so that a write which is cut off between two
+    leaves them different."""
+
+    def half_made(self, change: RouteChange) -> bool:
+        """Whether every server shows exactly `before` or `after` of `change`, and both are there. Writes nothing."""
+        ...
+
+    def complete(self, changes: Sequence[RouteChange]) -> None:
+        """Make the rest of what was cut off: as `write`, but a server that shows `after` already is done. Writes."""
+        ...
+
+
+@runtime_checkable
 class SupportsConnections(Protocol):
     """A router that sees the connections which it carries."""
 

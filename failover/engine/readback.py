@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from failover.engine.estate import Estate
+from failover.engine.loop import guard
 from failover.errors import Conflict, FailoverError, Indeterminate
 from failover.errors import Failed as NotDone
-from failover.ports import SupportsParts
+from failover.health import check_ids, databases_of, loads_of
+from failover.ports import SupportsCompletion, SupportsParts
+from failover.runbook import Step
 from failover.secret import redact
-from failover.world import Change, Member, MemberChange, RouteChange, RouteState, Unknown
+from failover.steps.actions import Changes, Scope
+from failover.world import Change, Member, MemberChange, RouteChange, RouteState, Unknown, World
 
 if TYPE_CHECKING:
     from failover.engine.live import Hands
@@ -84,6 +88,29 @@ class Readback:
             parts,
             NotDone(f"the write was not completed{why}: {names}", next="resume the run, which goes on from there"),
         )
+
+    def complete(self, step: str, changes: Sequence[Change], accepted: frozenset[str]) -> bool:
+        """Write the rest of what was cut off between two servers of one router, where the guards pass as of now.
+
+        False where that is not what is there, or its own answer was lost. Raises Refused where a guard does not pass,
+        and what ports raise.
+        """
+        halves = [change for change in changes if isinstance(change, RouteChange)]
+        router = self.estate.routers[self._router(halves[0])] if halves else None
+        if not isinstance(router, SupportsCompletion) or not any(router.half_made(change) for change in halves):
+            return False
+        topology = self.estate.topology
+        services = tuple(dict.fromkeys(topology.routes[change.route].service for change in halves))
+        checks = check_ids(topology, services, topology.regions)
+        scope = Scope(databases=databases_of(topology, checks), checks=checks, loads=loads_of(topology, services))
+        world = self.estate.observe(scope).merge(World({change.route: change.before for change in halves}))
+        rest = Step(step, "resume", None, (), "the write that was cut off")
+        guard(rest, self.estate.context, world, Changes(tuple(halves)), lambda *_: None, accepted)
+        try:
+            router.complete(halves)
+        except Indeterminate:
+            return False
+        return True
 
     def _now(self, changes: Sequence[Change]) -> list[RouteState | Member | Unknown]:
         """What is there of each of `changes`, which are of one port."""

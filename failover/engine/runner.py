@@ -224,12 +224,17 @@ class Session:
             if intent.command:
                 continue
             changes = list(intent.changes)
-            made, parts, problem = Readback(self.estate, self.hands).resolve(changes, intent.at, None)
-            if made is None:
-                error = problem or Indeterminate("a write cannot be read back")
+            readback = Readback(self.estate, self.hands)
+            made, parts, problem = readback.resolve(changes, intent.at, None)
+            try:
+                if made is None and readback.complete(intent.step, changes, frozenset(self.record.accepted)):
+                    made, parts, problem = readback.resolve(changes, intent.at, None)
+                if made is None:
+                    raise problem or Indeterminate("a write cannot be read back")
+            except FailoverError as error:
                 strike(error)
                 self.stop(error.what)
-                raise error
+                raise
             live.settle_intent(intent.number, changes, made, intent.receipt, problem, parts)
 
     def _open_command(self) -> None:

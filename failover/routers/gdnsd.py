@@ -64,6 +64,18 @@ class Gdnsd:
         Raises Refused for weights that a switch does not have, Conflict where a file is not as `before` says, Failed
         where nothing stands, and Indeterminate where a host did not say how it ended.
         """
+        self._write(changes, cut_off=False)
+        return ""
+
+    def half_made(self, change: RouteChange) -> bool:
+        """Whether some files say `before` and all others `after`: a write that was cut off between two servers."""
+        return self._halves(change, self._look())
+
+    def complete(self, changes: Sequence[RouteChange]) -> None:
+        """The same where some of the files say `after` already. Writes, and raises what `write` raises."""
+        self._write(changes, cut_off=True)
+
+    def _write(self, changes: Sequence[RouteChange], *, cut_off: bool) -> None:
         for change in changes:
             self._refuse(change)
         looks = self._look()
@@ -74,7 +86,7 @@ class Gdnsd:
                 )
         for change in changes:
             found = self._agreed(change.route, looks)
-            if found != change.before:
+            if found != change.before and not (cut_off and self._halves(change, looks)):
                 said = found.why if isinstance(found, Unknown) else say(found)
                 raise Conflict(change.resource, say(change.before), said)
         files = {
@@ -83,7 +95,6 @@ class Gdnsd:
             if isinstance(look, Look)
         }
         self._replace({host: pair for host, pair in files.items() if pair[0] != pair[1]}, changes)
-        return ""
 
     def settled(self, route: str, wanted: RouteState, receipt: str) -> Verdict:  # noqa: ARG002 - the port's signature
         """Pass where every server's file, its gdnsd's states and its answers are as wanted."""
@@ -133,6 +144,17 @@ class Gdnsd:
             listed = "; ".join(f"{host} has {say(state)}" for host, state in states.items())
             return Unknown(f"the servers differ: {listed}; make their files agree")
         return next(iter(states.values()))
+
+    def _halves(self, change: RouteChange, looks: Mapping[Host, Look | Unseen]) -> bool:
+        states = set()
+        for look in looks.values():
+            try:
+                if isinstance(look, Unseen):
+                    raise look
+                states.add(self._state(change.route, look))
+            except (Unseen, Unclear):
+                return False
+        return len(states) == 2 and states == {change.before, change.after}
 
     def _state(self, route: str, look: Look) -> RouteState:
         """What the file says of `route`. Raises Unclear."""

@@ -78,27 +78,16 @@ class Haproxy:
         HAProxy cannot have, Conflict where a backend is not as `before` says, Failed where nothing stands, and
         Indeterminate where an answer was lost.
         """
-        for change in changes:
-            self._refuse(change)
-        moved = [change for change in changes if change.before != change.after]
-        with alone(self.config.instances, self.clock, self.config.timeout, self.where):
-            plans = self._plan(changes, moved)
-            if not moved:
-                return ""
-            with self._file.ready() as save:
-                work = Transaction(self.where, self.clock, self.config.timeout, self._whole)
-                for instance, (steps, seen) in plans.items():
-                    work.run(instance, steps, seen)
-                try:
-                    save(self.config.instances[0], self.config.timeout)
-                except (Unheard, OSError) as error:
-                    raise Indeterminate(
-                        f"the weights are set, but {self.config.state_file} could not be written ({error}): "
-                        "a reload of HAProxy would forget them",
-                        where=self.where,
-                        next="see to that file; resume reads the weights back and goes on",
-                    ) from None
+        self._write(changes, cut_off=False)
         return ""
+
+    def half_made(self, change: RouteChange) -> bool:
+        """Whether some instances show `before` and all others `after`: a write that was cut off between them."""
+        return self._halves(change, self._look([change.route]))
+
+    def complete(self, changes: Sequence[RouteChange]) -> None:
+        """The same where some of the instances show `after` already. Writes, and raises what `write` raises."""
+        self._write(changes, cut_off=True)
 
     def settled(self, route: str, wanted: RouteState, receipt: str) -> Verdict:  # noqa: ARG002 - the port's signature
         """Pass where every instance shows `wanted`; the evidence names servers that are held off by hand."""
@@ -136,6 +125,28 @@ class Haproxy:
             f"Clients that a cookie or a stick table binds to a server of {backend} stay there at weight 0.",
         )
 
+    def _write(self, changes: Sequence[RouteChange], *, cut_off: bool) -> None:
+        for change in changes:
+            self._refuse(change)
+        moved = [change for change in changes if change.before != change.after]
+        with alone(self.config.instances, self.clock, self.config.timeout, self.where):
+            plans = self._plan(changes, moved, cut_off=cut_off)
+            if not moved:
+                return
+            with self._file.ready() as save:
+                work = Transaction(self.where, self.clock, self.config.timeout, self._whole)
+                for instance, (steps, seen) in plans.items():
+                    work.run(instance, steps, seen)
+                try:
+                    save(self.config.instances[0], self.config.timeout)
+                except (Unheard, OSError) as error:
+                    raise Indeterminate(
+                        f"the weights are set, but {self.config.state_file} could not be written ({error}): "
+                        "a reload of HAProxy would forget them",
+                        where=self.where,
+                        next="see to that file; resume reads the weights back and goes on",
+                    ) from None
+
     def _look(self, routes: Sequence[str]) -> Found:
         backends = list(dict.fromkeys(self._routes[route].config.backend for route in routes))
 
@@ -168,6 +179,17 @@ class Haproxy:
         if len(set(states.values())) > 1:
             return Unknown(_apart(backend, states, members))
         return next(iter(states.values()))
+
+    def _halves(self, change: RouteChange, seen: Found) -> bool:
+        states = set()
+        for found in seen.values():
+            try:
+                if isinstance(found, Unheard):
+                    raise found
+                states.add(state(self._assigned(change.route, found), self._routes[change.route].config.backend))
+            except (Unheard, Unclear):
+                return False
+        return len(states) == 2 and states == {change.before, change.after}
 
     def _assigned(self, route: str, found: Mapping[str, Servers | Unclear]) -> Mapping[str, Sequence[Server]]:
         config = self._routes[route].config
@@ -213,7 +235,7 @@ class Haproxy:
             )
 
     def _plan(
-        self, changes: Sequence[RouteChange], moved: Sequence[RouteChange]
+        self, changes: Sequence[RouteChange], moved: Sequence[RouteChange], *, cut_off: bool
     ) -> Mapping[Instance, tuple[Sequence[Step], Seen]]:
         """What to do on each instance, and what each has shown. Raises Failed or Conflict; nothing is written."""
         found = self._look([change.route for change in changes])
@@ -226,7 +248,7 @@ class Haproxy:
             heard[instance] = seen
         for change in changes:
             agreed = self._agreed(change.route, found)
-            if agreed != change.before:
+            if agreed != change.before and not (cut_off and self._halves(change, found)):
                 said = agreed.why if isinstance(agreed, Unknown) else say(agreed)
                 raise Conflict(change.resource, say(change.before), said)
         plans = {}

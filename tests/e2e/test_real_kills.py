@@ -18,7 +18,7 @@ from failover.engine.estate import Estate
 from failover.engine.locks import Locks
 from failover.engine.record import OPEN
 from failover.engine.runner import read_record, runs
-from failover.errors import Indeterminate
+from failover.errors import Indeterminate, Refused
 from failover.registry import open_estate
 from failover.routers._haproxy_socket import Instance
 from failover.yaml import load
@@ -104,6 +104,8 @@ def three(topology: Topology) -> None:
     """Three stages; no secondary, so that a hundred runs take seconds."""
     topology["drain"] |= {"stages": [66, 33, 0], "soak": "0s"}
     del topology["routers"]["dns"]["rfc2136"]["name_servers"]
+    # A write that may still arrive is waited for, for this long.
+    topology["routers"]["edge"]["haproxy"]["timeout"] = "500ms"
 
 
 def topology(here: Site, place: Path) -> Path:
@@ -170,11 +172,10 @@ def test_killed_anywhere_it_is_resumed_to_the_end(
         stands(here, OUT)
 
 
-def test_killed_between_two_haproxies_it_says_which_differ_and_goes_on_once_they_agree(
-    here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One write to several processes is not one step: between them only a person can tell what was meant."""
-    path = topology(here, tmp_path / "between")
+@pytest.fixture
+def half(here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The topology of a run that was killed when one HAProxy had the first stage, and the other had not."""
+    path = topology(here, tmp_path / "half")
     first, second = here.edges
     ask, gone = Instance.ask, False
 
@@ -190,15 +191,42 @@ def test_killed_between_two_haproxies_it_says_which_differ_and_goes_on_once_they
         patch.setattr(Instance, "ask", dying)
         with pytest.raises(Killed):
             drain(made)
-    assert first.weights("web")["west1"] == 67
-    assert second.weights("web")["west1"] == 50
-    with pytest.raises(Indeterminate, match=rf"the instances differ: .*{second.port} has east 100, west 100") as told:
-        again(path)
-    assert (first.weights("web")["west1"], second.weights("web")["west1"]) == (67, 50), "left as they are"
+    assert (first.weights("web")["west1"], second.weights("web")["west1"]) == (67, 50)
+    return path
+
+
+def test_killed_between_two_haproxies_it_is_resumed_to_the_end(here: Site, half: Path, calm: tuple[int, Any]) -> None:
+    whole(again(half), calm[1], "between two HAProxies")
+    stands(here, OUT)
+
+
+def test_killed_between_two_haproxies_it_can_be_undone(here: Site, half: Path) -> None:
+    failover(half, "undo", last_run(half), "--yes", "--take-over", **KEYS)
+    stands(here, NORMAL)
+
+
+def test_killed_between_two_haproxies_and_changed_by_hand_since(here: Site, half: Path) -> None:
+    """Then only a person can tell what is meant; the words say how to make them agree, and the run goes on."""
+    second = here.edges[1]
+    second.tell("set weight web/west1 40", "set weight web/west2 40")
+    with pytest.raises(Indeterminate, match=rf"the instances differ: .*{second.port} has east 100, west 80") as told:
+        again(half)
+    assert second.weights("web") == {"east1": 50, "east2": 50, "west1": 40, "west2": 40}, "left as they are"
     [(line, port)] = re.findall(r'echo "([^"]*)" \| socat stdio TCP:127.0.0.1:(\d+)', told.value.what)
     assert int(port) == second.port
     second.tell(line)
-    made = again(path)
+    made = again(half)
+    assert read_record(made, runs(made)[-1]).status == "done"
+    stands(here, OUT)
+
+
+def test_killed_between_two_haproxies_while_the_survivor_has_died(here: Site, half: Path) -> None:
+    here.shops["west"].health = lambda: 503
+    with pytest.raises(Refused, match="503 Service Unavailable"):
+        again(half)
+    assert [edge.weights("web")["west1"] for edge in here.edges] == [67, 50], "no traffic to the dead"
+    here.shops["west"].health = lambda: 200
+    made = again(half)
     assert read_record(made, runs(made)[-1]).status == "done"
     stands(here, OUT)
 
@@ -215,12 +243,8 @@ def test_a_process_that_is_killed_again_and_again_is_resumed_by_the_next(here: S
     """By SIGKILL, in the middle of writes that go to both routers side by side; each kill takes one stage at most."""
 
     def quick(topology: Topology) -> None:
-        # A write that may still arrive is waited for, for this long.
         three(topology)
         topology["drain"]["stages"] = [80, 60, 40, 20, 0]
-        # One HAProxy: between two, only a person can go on, as above.
-        haproxy = topology["routers"]["edge"]["haproxy"]
-        haproxy |= {"timeout": "400ms", "instances": haproxy["instances"][:1]}
         topology["routers"]["dns"]["rfc2136"]["timeout"] = "600ms"
 
     here.normal()
@@ -230,7 +254,8 @@ def test_a_process_that_is_killed_again_and_again_is_resumed_by_the_next(here: S
         failover(path, *words, code=-signal.SIGKILL, program=argv(point, when), **KEYS)
         words = ["resume", last_run(path), "--yes"]
     failover(path, *words, **KEYS)
-    assert here.edges[0].weights("web") == {"east1": 0, "east2": 0, "west1": 100, "west2": 100}
+    for edge in here.edges:
+        assert edge.weights("web") == {"east1": 0, "east2": 0, "west1": 100, "west2": 100}
     assert here.shares(here.bind.primary.port) == {"west": 100}
     assert len(made(path)) == len(set(made(path))) == 10, "five stages of two routes, each once"
     ended(path)

@@ -276,6 +276,21 @@ def test_servers_that_differ_are_unknown(pair: list[Gdnsd]) -> None:
         made.write([change(WEB, FULL, EASTLESS)])
 
 
+def test_what_was_cut_off_between_servers_is_completed_and_nothing_else(pair: list[Gdnsd]) -> None:
+    made, meant = router(*map(server, pair)), change(WEB, FULL, EASTLESS)
+    assert not made.half_made(meant)
+    router(server(pair[0])).write([meant])
+    assert made.half_made(meant)
+    made.complete([meant])
+    assert made.read([WEB])[WEB] == EASTLESS
+    router(server(pair[0])).write([change(WEB, EASTLESS, FULL)])
+    router(server(pair[1])).write([change(WEB, EASTLESS, FULL)])
+    router(server(pair[1])).write([change(WEB, FULL, WESTLESS)])
+    assert not made.half_made(meant), "somebody else was there"
+    with pytest.raises(Conflict):
+        made.complete([meant])
+
+
 def test_a_file_that_gdnsd_does_not_read_never_settles(one: Gdnsd, tmp_path: Path) -> None:
     made = router(server(one, admin_state=str(tmp_path / "elsewhere")))
     made.write([change(WEB, FULL, EASTLESS)])

@@ -319,6 +319,23 @@ def test_instances_that_differ_are_unknown_and_named(pair: list[Haproxy]) -> Non
     assert state(made, WEB) == EASTLESS
 
 
+def test_what_was_cut_off_between_instances_is_completed_and_nothing_else(pair: list[Haproxy]) -> None:
+    made, meant = router(*(each.socket for each in pair)), change(WEB, FULL, EASTLESS)
+    assert not made.half_made(meant)
+    router(pair[0].socket).write([meant])
+    assert made.half_made(meant)
+    made.complete([meant])
+    assert state(made, WEB) == EASTLESS
+    assert not made.half_made(meant)
+    with pytest.raises(Conflict):
+        made.complete([meant])
+    router(pair[0].socket).write([change(WEB, EASTLESS, FULL)])
+    router(pair[1].socket).write([change(WEB, EASTLESS, RouteState({"east": 50, "west": 150}))])
+    assert not made.half_made(meant), "somebody else was there"
+    with pytest.raises(Conflict):
+        made.complete([meant])
+
+
 def test_instances_of_which_one_is_held_off_are_told_so(pair: list[Haproxy]) -> None:
     pair[1].tell(*(f"set server web/{name} state maint" for name in SERVERS[WEB]["east"]))
     found = router(*(each.socket for each in pair)).read([WEB])[WEB]
