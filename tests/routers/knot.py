@@ -18,6 +18,7 @@ log:
     any: info
 database:
     storage: {home}
+    journal-db-mode: asynchronous
 key:
   - id: {key}
     algorithm: hmac-sha256

@@ -87,7 +87,7 @@ class DnsHarness:
 
     def make(self) -> Rfc2136:
         ports = [self.pair.primary.port, self.pair.secondary.port]
-        return router(ports[0], name_servers=ports, timeout="4s")
+        return router(ports[0], name_servers=ports, timeout="1s")
 
     def stranger(self) -> Rfc2136:
         return router(self.pair.primary.port, variable="WRONG_SECRET")

@@ -47,7 +47,7 @@ def router(port: int, *, variable: str = "TSIG_SECRET", name_servers: Sequence[i
         "zone": ZONE,
         "tsig": {"name": KEY, "secret": {"env": variable}},
         "name_servers": [f"{LOOPBACK}:{each}" for each in name_servers],
-        "timeout": "4s",
+        "timeout": "1s",
     }
     routes = {
         route: spec(
