@@ -24,7 +24,6 @@ from failover.cli.options import (
     purpose_of,
 )
 from failover.errors import FailoverError, Usage
-from failover.units import count
 
 if TYPE_CHECKING:
     from failover.cli.running import Manner
@@ -285,6 +284,7 @@ def abort(
     from failover.engine.journal import Altered
     from failover.engine.runner import let_go, read_record
     from failover.report.status import run_data
+    from failover.units import count
 
     estate = estate_of(topology)
     try:

@@ -9,7 +9,6 @@ from failover.cli import output
 from failover.cli.options import Accept, Inputs, Json, Reason, TopologyFile, accepted_guards, estate_of, pairs
 from failover.clock import SYSTEM
 from failover.errors import Invalid, Problem, Usage, did_you_mean
-from failover.units import count
 
 if TYPE_CHECKING:
     from failover.engine.estate import Estate
@@ -236,6 +235,7 @@ def validate(files: Names = None, topology: TopologyFile = None, as_json: Json =
     """Check the topology and runbooks; every mistake at once, each with its place."""
     from failover.registry import FileLibrary, open_estate, topology_file
     from failover.resolution import validate as check_runbook
+    from failover.units import count
     from failover.yaml import load
 
     library = FileLibrary()
